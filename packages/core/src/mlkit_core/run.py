@@ -1,0 +1,187 @@
+"""A run from Python: `load_run("run.yaml").fit()`; what the command line does, without it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlkit_core.build import build_metrics, build_part, input_needs
+from mlkit_core.config import load_config
+from mlkit_core.errors import BuildError, RunFolderError
+from mlkit_core.tensors import to_device
+from mlkit_core.training import checkpoint
+from mlkit_core.training.engine import Engine
+from mlkit_core.training.evaluation import Evaluation, evaluate, evaluating, stream
+from mlkit_core.training.stages import restore_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlkit_core.config.frame import RunConfig, StageConfig
+    from mlkit_core.interfaces import Trainer
+    from mlkit_core.training.stages import Stage
+    from mlkit_core.types import Role, RunResult
+
+
+@dataclass
+class FitWish:
+    """How `fit` was asked to behave.
+
+    Args:
+        resume: Go on where the folder stands.
+        watch_grads: Steps between gradient tables; 0: none.
+        allow: Keys of the run file that may have changed on resume, and "devices".
+    """
+
+    resume: bool = False
+    watch_grads: int = 0
+    allow: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """A run file and its folder.
+
+    Args:
+        config: Validated.
+        folder: `runs/<name>`, or the folder that the run was loaded from.
+    """
+
+    config: RunConfig
+    folder: Path
+    wish: FitWish = field(default_factory=FitWish)
+
+    def fit(
+        self, *, resume: bool = False, watch_grads: int = 0, allow: Sequence[str] = ()
+    ) -> RunResult:
+        """Train all stages, or go on with `resume`.
+
+        Raises:
+            InputError: Run file, data or folder are not as they must be.
+            TrainingError: Training cannot go on; checkpoints stay.
+        """
+        self.wish = FitWish(resume, watch_grads, tuple(allow))
+        part = self.config.stages[0].trainer
+        if part is None:
+            raise BuildError("trainer: this run file has an extractor, nothing to fit")
+        trainer: Trainer = build_part(part, "trainer")
+        return trainer.fit(self)
+
+    def stage_of(self, which: str) -> tuple[Stage, StageConfig, Path]:
+        """Return the stage that a checkpoint names, restored strictly without its losses."""
+        path = checkpoint.find(self.folder, which)
+        carried = checkpoint.read(path)
+        by_name = {stage.name: stage for stage in self.config.stages}
+        config = by_name.get(carried[0].stage)
+        if config is None:
+            raise RunFolderError(f"{path}: stage {carried[0].stage!r} is not in the run file")
+        return restore_stage(config, carried, with_losses=False), config, path
+
+    def evaluate(self, split: str = "val", which: str = "best") -> Evaluation:
+        """Return the metrics of a checkpoint over a split; write them, and pictures, to the folder.
+
+        Args:
+            split: "val", "test" or "train".
+            which: "best", "last", a checkpoint's name or path.
+        """
+        from mlkit_core.pictures import PictureBook
+
+        stage, config, path = self.stage_of(which)
+        if not config.metrics:
+            raise BuildError("metrics: the run file names none")
+        engine = Engine(_precision(config))
+        stage.model.to(engine.device)
+        stage.data.bind(input_needs(stage.model, config.encoders))
+        book = PictureBook(self.folder / "pictures" / split, limit=_pictures(config))
+
+        def fresh() -> Any:  # noqa: ANN401  # metrics by name
+            return build_metrics(config.metrics, len(stage.classes))
+
+        found = evaluate(
+            stage.model, stage.data, fresh(), fresh, split, engine, seen=book.add
+        )
+        if engine.is_main:
+            book.close()
+            self._write(found, stage, split, path)
+        return found
+
+    def _write(self, found: Evaluation, stage: Stage, split: str, path: Path) -> None:
+        record = {
+            "split": split,
+            "checkpoint": path.name,
+            "stage": stage.config.name,
+            "weights": stage.weights,
+            "metrics": found.metrics,
+            "rows": found.rows,
+        }
+        _write_aside(self.folder / f"eval-{split}.json", json.dumps(record, indent=1) + "\n")
+        if found.rows:
+            target = self.folder / f"eval-{split}.csv"
+            names = list(dict.fromkeys(key for row in found.rows for key in row))
+            with target.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(found.rows)
+
+    def predict(
+        self, inputs: Mapping[Role, Path], out: Path, which: str = "best"
+    ) -> list[Path]:
+        """Predict the user's own files; return the files written: JSON and pictures.
+
+        Args:
+            inputs: Role to path, or to a literal that the data understands.
+            out: Folder; made.
+            which: Checkpoint.
+        """
+        from mlkit_core.predictions import PredictionWriter
+
+        stage, config, _ = self.stage_of(which)
+        engine = Engine(_precision(config))
+        stage.model.to(engine.device)
+        stage.data.bind(input_needs(stage.model, config.encoders))
+        writer = PredictionWriter(out, stage.classes)
+        batches = (to_device(batch, engine.device) for batch in stage.data.open(inputs))
+        with evaluating(stage.model), engine.autocast():
+            for batch, predictions in stream(stage.model, batches):
+                writer.add(batch, predictions)
+        return writer.close()
+
+
+def _write_aside(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _option(config: StageConfig, name: str, default: Any) -> Any:  # noqa: ANN401  # any option
+    return config.trainer.options.get(name, default) if config.trainer is not None else default
+
+
+def _precision(config: StageConfig) -> str:
+    return str(_option(config, "precision", "fp32"))
+
+
+def _pictures(config: StageConfig) -> int:
+    return int(_option(config, "pictures", 8))
+
+
+def load_run(path: Path | str, overrides: Sequence[str] = ()) -> Run:
+    """Return the run of a run file, or of a run folder that holds one.
+
+    Args:
+        path: `run.yaml`, or `runs/<name>`.
+        overrides: `key.path=value`, as the command line's `--set`.
+
+    Raises:
+        ConfigError: The file is not valid; every problem at once.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "run.yaml").is_file():
+            raise RunFolderError(f"{path}: holds no run.yaml", hint="give a run file or a run's folder")
+        return Run(load_config(path / "run.yaml", overrides), path)
+    config = load_config(path, overrides)
+    return Run(config, Path("runs") / config.name)

@@ -1,0 +1,1 @@
+"""Training: the one loop. Import the modules; this package is light."""

@@ -1,0 +1,203 @@
+"""Features of frozen encoders, computed once: memory-mapped data and an index for each process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mlkit_core.build import input_needs
+from mlkit_core.errors import BuildError, DataError
+from mlkit_core.tensors import flatten, to_device, unflatten
+from mlkit_core.training.evaluation import evaluating
+from mlkit_core.training.journal import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mlkit_core.training.engine import Engine
+    from mlkit_core.training.stages import Stage
+    from mlkit_core.types import Batch, Draw, Features, Role
+
+CHUNK = 4  # units per chunk: fixed, so that a resumed fill computes the same batches
+
+
+class FeatureCache:
+    """One encoder's features by key, in `folder/<fingerprint>/`, shared between runs.
+
+    Args:
+        folder: Root of all caches.
+        stage: The built stage.
+        role: The encoder.
+        precision: Of the forward pass; it belongs to the fingerprint.
+    """
+
+    def __init__(self, folder: Path, stage: Stage, role: Role, precision: str) -> None:
+        self.role, self.source = role, stage.model.reads[role]
+        self.kind = stage.model.specs[role].type
+        encoder = stage.model.encoders[role]
+        self._folder = folder / _fingerprint(stage, role, precision)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
+        self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._index: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._maps: dict[str, np.memmap[Any, Any]] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read the index files of all processes; a last line cut short is skipped."""
+        for path in sorted(self._folder.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    entry = json.loads(line)
+                    self._index[entry["key"]] = (path.stem, entry["tensors"])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
+
+    def add(self, keys: Sequence[str], features: Features) -> None:
+        """Append one chunk: data first, then, once it is on the disk, its index lines."""
+        flat = {n: t for n, t in flatten(features).items() if n not in ("valid", "mask")}
+        lines: list[str] = []
+        with (self._folder / f"{self._name}.bin").open("ab") as file:
+            for row, key in enumerate(keys):
+                tensors: dict[str, Any] = {}
+                for name, tensor in flat.items():
+                    array = _storable(tensor[row])
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\0" * (-file.tell() % 16))
+                    tensors[name] = [file.tell(), str(array.dtype), list(array.shape)]
+                    file.write(array.tobytes())
+                lines.append(json.dumps({"key": key, "tensors": tensors}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with (self._folder / f"{self._name}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._index |= {
+            entry["key"]: (self._name, entry["tensors"]) for entry in map(json.loads, lines)
+        }
+
+    def read(self, keys: Sequence[str]) -> Features:
+        """Return the stacked features of the keys, in the encoder's dtype, on the CPU."""
+        rows = [self._row(key) for key in keys]
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return unflatten(stacked, self.kind)
+
+    def _row(self, key: str) -> dict[str, torch.Tensor]:
+        if key not in self._index:
+            raise DataError(
+                f"feature cache of encoders.{self.role}: no key {key!r}",
+                hint='the data\'s units("cache", 0) must show every key of every split',
+            )
+        stem, tensors = self._index[key]
+        if stem not in self._maps or self._maps[stem].size < (self._folder / f"{stem}.bin").stat().st_size:
+            self._maps[stem] = np.memmap(self._folder / f"{stem}.bin", mode="r")
+        row: dict[str, torch.Tensor] = {}
+        for name, (offset, dtype, shape) in tensors.items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            array = self._maps[stem][offset : offset + size].view(dtype).reshape(shape)
+            row[name] = torch.from_numpy(np.array(array)).to(self._dtype)
+        return row
+
+
+def _storable(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    half = tensor.detach().to("cpu", torch.float16)
+    if not torch.isfinite(half).all():  # beyond fp16's range
+        return tensor.detach().cpu().float().numpy()
+    return half.numpy()
+
+
+def _fingerprint(stage: Stage, role: Role, precision: str) -> str:
+    """Hash the encoder's component, options, precision and every weight."""
+    part = stage.config.encoders[role]
+    digest = hashlib.sha256(f"{part.owner}/{part.name} {dict(part.options)!r} {precision}".encode())
+    for name, tensor in stage.model.encoders[role].state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def check_cacheable(stage: Stage) -> tuple[Role, ...]:
+    """Return the encoders that this stage caches.
+
+    Raises:
+        BuildError: One is trained or adapted, or training alters its input at random.
+    """
+    cached = tuple(role for role, part in stage.config.encoders.items() if part.cache)
+    for role in cached:
+        where, encoder = f"encoders.{role}.cache", stage.model.encoders[role]
+        if stage.config.encoders[role].lora is not None:
+            raise BuildError(f"{where}: LoRA adapts this encoder", hint="say `cache: false`")
+        if any(p.requires_grad for p in encoder.parameters()):
+            raise BuildError(
+                f"{where}: this encoder is trained", hint=f"add `freeze: [encoders.{role}]`"
+            )
+        if stage.model.reads[role] in stage.data.augments:
+            raise BuildError(
+                f"{where}: training alters the input {stage.model.reads[role]!r} at random",
+                hint="switch the data's augmentation off, or say `cache: false`",
+            )
+    return cached
+
+
+def fill(caches: Mapping[Role, FeatureCache], stage: Stage, engine: Engine) -> None:
+    """Compute what is missing: fixed chunks dealt over ranks, each whole or not at all.
+
+    A first pass without pixels tells by the keys which chunks are missing.
+    """
+    units = stage.data.units("cache", 0)
+    chunks = [units[start : start + CHUNK] for start in range(0, len(units), CHUNK)]
+    bind(stage, caches, skip=True)
+    missing = [c for c in chunks if any(_lacking(caches, b) for b in _batches(stage, [c]))]
+    if missing:
+        LOG.info("caching features of %s: %d chunks", ", ".join(caches), len(missing))
+    bind(stage, caches, skip=False)
+    with evaluating(stage.model), engine.autocast():
+        for batch in _batches(stage, missing[engine.rank :: engine.ranks]):
+            one = to_device(batch, engine.device)
+            for role in _lacking(caches, batch):
+                caches[role].add(batch.keys[caches[role].source], stage.model.encode(role, one))
+    engine.wait()
+    for cache in caches.values():
+        cache.load()
+    bind(stage, caches, skip=True)
+
+
+def bind(stage: Stage, caches: Mapping[Role, FeatureCache], *, skip: bool) -> None:
+    """Tell the data what the model needs; pixels are skipped where every reader is cached."""
+    model = stage.model
+    sources = {cache.source for cache in caches.values()} if skip else set[str]()
+    covered = {s for s in sources if all(r in caches for r in model.reads if model.reads[r] == s)}
+    stage.data.bind(input_needs(model, stage.config.encoders, covered))
+
+
+def _lacking(caches: Mapping[Role, FeatureCache], batch: Batch) -> list[Role]:
+    return [
+        role
+        for role, cache in caches.items()
+        if any(key not in cache for key in batch.keys.get(cache.source, ()))
+    ]
+
+
+def _batches(stage: Stage, chunks: Sequence[Sequence[Sequence[Draw]]]) -> Iterator[Batch]:
+    for chunk in chunks:
+        yield from stage.data.collate([[stage.data.load(draw) for draw in unit] for unit in chunk])
+
+
+def with_features(caches: Mapping[Role, FeatureCache], batch: Batch) -> Batch:
+    """Return the batch with cached roles filled in by its keys."""
+    known = {
+        role: cache.read(batch.keys[cache.source])
+        for role, cache in caches.items()
+        if cache.source in batch.keys
+    }
+    return replace(batch, features={**batch.features, **known}) if known else batch
