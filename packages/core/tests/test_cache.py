@@ -22,7 +22,9 @@ def test_a_cached_run_ends_where_a_live_one_ends(make_run):
         torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)
 
 
-def test_every_image_is_encoded_once_and_pixels_are_skipped_afterwards(make_run, miniatures, monkeypatch):
+def test_every_image_is_encoded_once_and_pixels_are_skipped_afterwards(
+    make_run, miniatures, monkeypatch
+):
     built = []
     init = miniatures.TinyConv.__init__
     data = []

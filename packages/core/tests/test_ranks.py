@@ -49,12 +49,10 @@ def test_two_ranks_and_two_micro_steps_give_the_same_weights_and_lines(trained):
         torch.testing.assert_close(alone[name], pair[name], rtol=1e-4, atol=1e-6)
     assert len(alone_lines) == len(pair_lines)
     for one, two in zip(alone_lines, pair_lines, strict=True):
-        assert one == pytest.approx({k: two[k] for k in one}, rel=1e-4, abs=1e-6, nan_ok=False) or (
-            one.keys() == two.keys()
-        )
-        for key in ("loss", "counted.error", "projected.triplet", "disc-dice.count"):
-            if key in one:
-                assert one[key] == pytest.approx(two[key], rel=1e-4)
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            same = value if isinstance(value, str) else pytest.approx(value, rel=1e-4, abs=1e-6)
+            assert two[key] == same
 
 
 def test_cutting_a_step_into_micro_steps_does_not_change_the_gradient(make_run):
@@ -62,9 +60,7 @@ def test_cutting_a_step_into_micro_steps_does_not_change_the_gradient(make_run):
     found = []
     for accumulate in (1, 2, 4):
         text = MIXED.format(name="x", accumulate=accumulate)
-        run = make_run(
-            "model.encoders.image.dropout=0", text=text, name=f"cut{accumulate}"
-        )
+        run = make_run("model.encoders.image.dropout=0", text=text, name=f"cut{accumulate}")
         run.fit()
         found.append(checkpoint.read(checkpoint.find(run.folder, "last"))[1])
     for other in found[1:]:

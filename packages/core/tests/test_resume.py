@@ -113,7 +113,9 @@ def same_run(folder, reference):
         found, wanted = checkpoint.read(here)[1], checkpoint.read(there)[1]
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    state, wanted = (checkpoint.read_state(checkpoint.find(f, "last")) for f in (folder, reference.folder))
+    state, wanted = (
+        checkpoint.read_state(checkpoint.find(f, "last")) for f in (folder, reference.folder)
+    )
     assert state["position"] == wanted["position"]
     lines, wanted = ((f / "metrics.jsonl").read_text() for f in (folder, reference.folder))
     assert [json.loads(line) for line in lines.splitlines()] == [

@@ -74,8 +74,10 @@ def test_resume_refuses_a_changed_option_unless_it_is_named(make_run):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_loss_stage_and_step(make_run):
-    run = make_run('losses=[{name: bce}, {name: broken, at: 5}]')
-    with pytest.raises(TrainingError, match=r"stage 'main', epoch 1, step 6 .*losses\.broken\.value"):
+    run = make_run("losses=[{name: bce}, {name: broken, at: 5}]")
+    with pytest.raises(
+        TrainingError, match=r"stage 'main', epoch 1, step 6 .*losses\.broken\.value"
+    ):
         run.fit()
     assert (run.folder / "last").resolve().name == "step-00000004-end"
 
@@ -83,7 +85,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_loss_stage_and_step
 def test_a_frozen_part_keeps_its_weights_and_its_batch_statistics(make_run):
     run = make_run("freeze=[encoders.image]", "model.encoders.image.norm=true")
     torch.manual_seed(0)
-    before = build_stage(run.config.stages[0], _weight_seed(run)).tensors()
+    before = build_stage(run.config.stages[0], _weight_seed(run)).model.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
     run.fit()
     after = weights(run)
@@ -120,8 +122,15 @@ def test_the_learning_rate_warms_up_and_follows_half_a_cosine(make_run):
 
 
 def test_a_scaled_part_learns_at_its_own_rate(make_run):
-    plain, scaled = make_run(name="plain"), make_run("optimizer.lr_scale={head: 1e-9}", name="scaled")
-    start = build_stage(plain.config.stages[0], _weight_seed(plain)).tensors()["head.cls.weight"].clone()
+    plain, scaled = (
+        make_run(name="plain"),
+        make_run("optimizer.lr_scale={head: 1e-9}", name="scaled"),
+    )
+    start = (
+        build_stage(plain.config.stages[0], _weight_seed(plain))
+        .model.state_dict()["head.cls.weight"]
+        .clone()
+    )
     plain.fit()
     scaled.fit()
     moved = (weights(plain)["head.cls.weight"] - start).abs().max()
@@ -159,7 +168,9 @@ def test_a_kind_without_a_loss_is_refused_at_build(make_run):
 
 
 def test_a_loss_without_a_kind_is_refused_at_build(make_run):
-    with pytest.raises(BuildError, match=r"losses\.projected: needs a kind with target TripletTarget"):
+    with pytest.raises(
+        BuildError, match=r"losses\.projected: needs a kind with target TripletTarget"
+    ):
         make_run("losses=[{name: bce}, {name: projected}]").fit()
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mlkit_core.errors import BuildError, InputError
 from mlkit_core.config.frame import Part
+from mlkit_core.errors import BuildError, InputError
 from mlkit_core.model import Model
 from mlkit_core.plugins import import_target
 from mlkit_core.types import FeatureSpec, Needs, Role, RoleSpec
@@ -149,7 +149,9 @@ def input_needs(
         legal = set.intersection(*sizes) if sizes else None
         legal = {s for s in legal if s % multiple == 0} if legal is not None else None
         if legal is not None and not legal:
-            raise BuildError(f"encoders {', '.join(readers)}: no size of input {source!r} suits all")
+            raise BuildError(
+                f"encoders {', '.join(readers)}: no size of input {source!r} suits all"
+            )
         pads = [tuple(m.pad_rgb) for m in modules if hasattr(m, "pad_rgb")]  # pyright: ignore
         needs[source] = Needs(
             size_multiple=multiple,
@@ -169,27 +171,23 @@ def _least_common_multiple(values: Any) -> int:  # noqa: ANN401  # an iterable o
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a stage, by label, and the kinds that each runs on."""
+    """By loss label: its weight, and the kinds that it runs on. The model holds the modules."""
 
-    modules: nn.ModuleDict
     weights: Mapping[str, float]
     kinds: Mapping[str, frozenset[str]]
 
 
-def build_losses(
-    parts: Collection[LossPart], model: Model, data: Data, num_classes: int
-) -> Losses:
-    """Return the losses, each matched to the data's kinds.
+def build_losses(parts: Collection[LossPart], model: Model, data: Data, num_classes: int) -> Losses:
+    """Add the losses to the model, each matched to the data's kinds.
 
     Raises:
         BuildError: A loss has no kind, a kind has no loss, or the head gives another output.
     """
-    modules = nn.ModuleDict()
     kinds: dict[str, frozenset[str]] = {}
     for part in parts:
         where = f"losses.{part.label}"
         loss = build_part(part, where, inputs=dict(model.specs), num_classes=num_classes)
-        modules[part.label] = loss
+        model.losses[part.label] = loss
         kinds[part.label] = _kinds_of(where, loss, model, data)
     for kind, (target, _) in data.kinds.items():
         if not any(kind in matched for matched in kinds.values()):
@@ -197,7 +195,7 @@ def build_losses(
                 f"losses: none runs on the data's kind {kind!r} (target {target.__name__}); "
                 f"there are {', '.join(kinds) or 'none'}"
             )
-    return Losses(modules, {part.label: part.weight for part in parts}, kinds)
+    return Losses({part.label: part.weight for part in parts}, kinds)
 
 
 def _kinds_of(where: str, loss: Loss, model: Model, data: Data) -> frozenset[str]:
@@ -230,12 +228,8 @@ def build_metrics(parts: Collection[Part], num_classes: int) -> dict[str, Metric
     }
 
 
-def build_stage_model(stage: StageConfig, data: Data) -> Model:
-    """Return the stage's model for this data."""
-    return build_model(
-        stage.encoders,
-        stage.fusions,
-        stage.head,
-        roles=data.roles,
-        num_classes=len(data.classes),
-    )
+def build_stage_model(stage: StageConfig, data: Data, num_classes: int | None = None) -> Model:
+    """Return the stage's model for this data; the classes may be a checkpoint's."""
+    count = len(data.classes) if num_classes is None else num_classes
+    parts = (stage.encoders, stage.fusions, stage.head)
+    return build_model(*parts, roles=data.roles, num_classes=count)

@@ -15,21 +15,20 @@ from torch import Tensor, nn
 
 from mlkit_core.build import input_needs
 from mlkit_core.errors import PluginError, TrainingError
-from mlkit_core.synthetic import named_tensors, noise, synthetic_batch
+from mlkit_core.synthetic import named_tensors, synthetic_batch
 from mlkit_core.tensors import flatten, unflatten
 from mlkit_core.training import adapters
 from mlkit_core.training.evaluation import evaluating
 from mlkit_core.types import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from mlkit_core.model import Model
     from mlkit_core.run import Run
     from mlkit_core.training.stages import Stage
-    from mlkit_core.types import Role
 
 TOLERANCE = 1e-3
+Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int | str, ...]]
 
 
@@ -50,35 +49,14 @@ class ExportReport:
     outputs: Shapes
 
 
-class _Graph(nn.Module):
-    """The model as a function of named tensors: inputs by role, known features as `role.field`."""
-
-    def __init__(self, model: Model, names: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, tuple(names)
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.outputs(tensors).values())
-
-    def outputs(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the head's tensors by field name; without a head, features as `role.field`."""
-        given = dict(zip(self.names, tensors, strict=True))
-        known: dict[Role, dict[str, Tensor]] = {}
-        for name in (name for name in self.names if "." in name):
-            role, _, field = name.partition(".")
-            known.setdefault(role, {})[field] = given.pop(name)
-        features = {r: unflatten(own, self.model.specs[r].type) for r, own in known.items()}
-        output = self.model(Batch(inputs=given, features=features, meta=()))
-        return named_tensors(output.head if output.head is not None else output.scope)
-
-
 def export_onnx(
     run: Run, out: Path | None = None, which: str = "best", *, size: int | None = None
 ) -> ExportReport:
     """Write a checkpoint's model to ONNX, run both on random inputs, and return the difference.
 
     The batch is free; so are height and width, and the rows of known features, where the model
-    allows it. The graph ends at the head's output: decoding to original pixels stays outside.
+    allows it. Inputs that nothing depends on are left out. The graph ends at the head's output:
+    decoding to original pixels stays outside.
 
     Args:
         run: Trained.
@@ -91,27 +69,25 @@ def export_onnx(
         PluginError: The extra `onnx` is not installed.
         TrainingError: The model cannot be traced, or differs by more than 1e-3; nothing is written.
     """
-    runtime = _need_extra()
+    runtime = _runtime()
     stage, config, checkpoint = run.stage_of(which)
     for role in (role for role, part in config.encoders.items() if part.lora is not None):
         adapters.merge(stage.model.encoders[role])  # the same output from a plain graph
-    options = config.data.options if config.data is not None else {}
-    wanted = size or int(options.get("size") or 64)
     out = out if out is not None else run.folder / "model.onnx"
     out.parent.mkdir(parents=True, exist_ok=True)
+    size = size or int((config.data.options if config.data else {}).get("size") or 64)
     with evaluating(stage.model), TemporaryDirectory(dir=out.parent, prefix=".onnx-") as aside:
-        first = _tensors(stage, rows=2, wanted=wanted)
-        graph = _Graph(stage.model, list(first)).eval()
-        program = _trace(graph, first, _free(stage, first))
+        graph = _Graph(stage)
+        first = graph.example(rows=2, size=size)
+        program = _trace(graph, first)
         record = {"stage": config.name, "checkpoint": checkpoint.name, "classes": stage.classes}
         program.model.metadata_props["mlkit"] = json.dumps({**record, "weights": stage.weights})
         program.save(Path(aside) / out.name)
-        session = runtime.InferenceSession(
-            Path(aside) / out.name, providers=["CPUExecutionProvider"]
-        )
-        inputs, outputs = _shapes(session.get_inputs()), _shapes(session.get_outputs())
-        second = _other(stage, first, inputs, wanted)
-        difference = max(_difference(session, graph, batch) for batch in (first, second))
+        session = runtime.InferenceSession(Path(aside) / out.name)
+        inputs = {node.name: tuple(node.shape) for node in session.get_inputs()}
+        outputs = {node.name: tuple(node.shape) for node in session.get_outputs()}
+        second = _another(graph, first, inputs, size)
+        difference = max(_difference(session, graph, tensors) for tensors in (first, second))
         if not difference <= TOLERANCE:  # NaN too
             raise TrainingError(
                 f"{out}: ONNX and eager differ by {difference:.3g}, allowed is {TOLERANCE:g}"
@@ -121,82 +97,97 @@ def export_onnx(
     return ExportReport(out, difference, inputs, outputs)
 
 
-def _need_extra() -> Any:  # noqa: ANN401  # the module onnxruntime
+def _runtime() -> Any:  # noqa: ANN401  # the module onnxruntime
     try:
         return [import_module(name) for name in ("onnx", "onnxscript", "onnxruntime")][-1]
     except ModuleNotFoundError as err:
-        raise PluginError(
-            f"export: {err.name} is not installed", hint="pip install 'mlkit-core[onnx]'"
-        ) from err
+        hint = "pip install 'mlkit-core[onnx]'"
+        raise PluginError(f"export: {err.name} is not installed", hint=hint) from err
 
 
-def _known_roles(model: Model) -> list[Role]:
-    """Return the encoders whose features the graph takes: sets that a user encodes once."""
-    first = next(iter(model.roles))
-    return [role for role, s in model.reads.items() if s != first and model.roles[s].lead]
+class _Graph(nn.Module):
+    """The model as a function of tensors: the data's inputs, and known features as `role.field`.
+
+    Features are what a user encodes once: roles that read an input with a lead, not the first.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.model, self.needs = stage.model, input_needs(stage.model, stage.config.encoders)
+        leads = {name for name in list(self.model.roles)[1:] if self.model.roles[name].lead}
+        self.known = [role for role, source in self.model.reads.items() if source in leads]
+        self.direct = [name for name in self.needs if name not in leads]
+        self.names: list[str] = []
+        self.eval()
+
+    def example(self, *, rows: int, size: int) -> Tensors:
+        """Return random inputs by name."""
+        batch = synthetic_batch(self.model, self.needs, rows=rows, size=size)
+        tensors = {name: batch.inputs[name] for name in self.direct}
+        for role in self.known:
+            features = flatten(self.model.encode(role, batch))
+            tensors |= {f"{role}.{name}": tensor for name, tensor in features.items()}
+        self.names = list(tensors)
+        return tensors
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.outputs(dict(zip(self.names, tensors, strict=True))).values())
+
+    def outputs(self, tensors: Mapping[str, Tensor]) -> Tensors:
+        """Return the head's tensors by field name; without a head, features as `role.field`."""
+        features = {
+            role: unflatten(_below(role, tensors), self.model.specs[role].type)
+            for role in self.known
+        }
+        inputs = {name: tensors[name] for name in self.direct}
+        output = self.model(Batch(inputs=inputs, features=features, meta=()))
+        return named_tensors(output.scope if output.head is None else output.head)
+
+    def free(self, name: str, tensor: Tensor) -> dict[int, Any]:
+        """Return which dimensions may change: the batch must, others if the model lets them."""
+        auto = torch.export.Dim.AUTO
+        if name not in self.direct:
+            return dict.fromkeys(range(tensor.ndim), auto)
+        shape = self.model.roles[name].shape
+        fixed = self.needs[name].sizes is not None
+        known = [None] * (tensor.ndim - len(shape)) + [0 if fixed else n for n in shape]
+        return {i: auto for i, n in enumerate(known) if n is None} | {0: "batch"}
 
 
-def _tensors(stage: Stage, *, rows: int, wanted: int) -> dict[str, Tensor]:
-    """Return random graph inputs by name: data's inputs, and known features as `role.field`."""
-    model = stage.model
-    needs = input_needs(model, stage.config.encoders)
-    batch = synthetic_batch(model.roles, needs, noise, rows=rows, wanted=wanted)
-    known = _known_roles(model)
-    read = {model.reads[role] for role in model.encoders if role not in known}
-    tensors = {name: t for name, t in batch.inputs.items() if name in read}
-    for role in known:
-        tensors |= {f"{role}.{n}": t for n, t in flatten(model.encode(role, batch)).items()}
-    return tensors
+def _below(role: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {n.removeprefix(f"{role}."): t for n, t in tensors.items() if n.startswith(f"{role}.")}
 
 
-def _free(stage: Stage, tensors: Mapping[str, Tensor]) -> list[dict[int, Any]]:
-    """Return which dimensions may change: the batch; where they can, sizes and rows of features."""
-    auto, needs = torch.export.Dim.AUTO, input_needs(stage.model, stage.config.encoders)
-    free: list[dict[int, Any]] = []
-    for name, tensor in tensors.items():
-        if name not in needs:
-            free.append(dict.fromkeys(range(2 if name.endswith(".valid") else 1), auto))
-            continue
-        shape = stage.model.roles[name].shape
-        lead = tensor.ndim - len(shape)
-        sizes = [i + lead for i, n in enumerate(shape) if n is None and needs[name].sizes is None]
-        free.append(dict.fromkeys([*range(1, lead), *sizes], auto) | {0: "batch"})
-    return free
+def _trace(graph: _Graph, tensors: Tensors) -> Any:  # noqa: ANN401  # torch's ONNXProgram
+    free = tuple(graph.free(name, tensor) for name, tensor in tensors.items())
+    outputs = list(graph.outputs(tensors))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the libraries' own deprecations
+            program: Any = torch.onnx.export(
+                graph,
+                tuple(tensors.values()),
+                input_names=list(tensors),
+                output_names=outputs,
+                dynamic_shapes=(free,),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as err:
+        reason = str(err.__cause__ or err).strip().splitlines()[0]
+        raise TrainingError(f"export: the model cannot be traced: {reason}") from err
+    inputs = program.model.graph.inputs
+    for value in [value for value in inputs if not value.uses()]:
+        inputs.remove(value)
+    return program
 
 
-def _trace(graph: _Graph, tensors: Mapping[str, Tensor], free: list[dict[int, Any]]) -> Any:  # noqa: ANN401  # torch's ONNXProgram
-    with torch.no_grad():
-        names = list(graph.outputs(list(tensors.values())))
-        try:
-            # The libraries warn of their own deprecations and of names that they merge.
-            with warnings.catch_warnings(action="ignore"):
-                return torch.onnx.export(
-                    graph,
-                    tuple(tensors.values()),
-                    input_names=list(tensors),
-                    output_names=names,
-                    dynamic_shapes=(tuple(free),),
-                    dynamo=True,
-                    verbose=False,
-                )
-        except torch.onnx.OnnxExporterError as err:
-            reason = str(err.__cause__ or err).strip().splitlines()[0]
-            raise TrainingError(f"export: the model cannot be traced: {reason}") from err
-
-
-def _shapes(nodes: Sequence[Any]) -> Shapes:
-    return {node.name: tuple(node.shape) for node in nodes}
-
-
-def _other(
-    stage: Stage, first: Mapping[str, Tensor], shapes: Shapes, wanted: int
-) -> dict[str, Tensor]:
-    """Return inputs of another batch size; of other sizes and rows too, where they are free."""
-    for size in (wanted + 1, wanted):
-        second = _tensors(stage, rows=3, wanted=size)
-        bound = {n for n, shape in shapes.items() if not _fits(second[n], shape)}
-        second |= {n: t for n, t in first.items() if n in bound and "." in n}
-        if all("." in name for name in bound):
+def _another(graph: _Graph, first: Tensors, shapes: Shapes, size: int) -> Tensors:
+    """Return inputs of another batch size; of another image size and other rows where free."""
+    for wanted in (size + 1, size):
+        second = graph.example(rows=3, size=wanted)
+        bound = {name for name, shape in shapes.items() if not _fits(second[name], shape)}
+        roles = {role for role in graph.known if any(n.startswith(f"{role}.") for n in bound)}
+        second |= {name: t for name, t in first.items() if name.partition(".")[0] in roles}
+        if not bound.intersection(graph.direct):
             return second
     raise TrainingError(f"export: the graph is bound to one batch size: {shapes}")
 
@@ -205,10 +196,9 @@ def _fits(tensor: Tensor, shape: tuple[int | str, ...]) -> bool:
     return all(isinstance(n, str) or n == m for n, m in zip(shape, tensor.shape, strict=True))
 
 
-def _difference(session: Any, graph: _Graph, tensors: Mapping[str, Tensor]) -> float:  # noqa: ANN401
+def _difference(session: Any, graph: _Graph, tensors: Tensors) -> float:  # noqa: ANN401
     """Return the largest absolute difference over all outputs."""
-    expected = graph.outputs(list(tensors.values()))
-    taken = {node.name for node in session.get_inputs()}
-    found = session.run(list(expected), {n: t.numpy() for n, t in tensors.items() if n in taken})
-    pairs = zip(expected.values(), map(torch.from_numpy, found), strict=True)
-    return max(float((a.float() - b.float()).abs().max()) for a, b in pairs if a.numel())
+    expected = graph.outputs(tensors)
+    feed = {node.name: tensors[node.name].numpy() for node in session.get_inputs()}
+    pairs = zip(expected.values(), session.run(list(expected), feed), strict=True)
+    return max(float((a.float() - torch.as_tensor(b).float()).abs().max()) for a, b in pairs)

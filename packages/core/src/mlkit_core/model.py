@@ -43,6 +43,7 @@ class Model(nn.Module):
         self.encoders = nn.ModuleDict(dict(encoders))
         self.fusions = nn.ModuleDict(dict(fusions))
         self.head = head
+        self.losses = nn.ModuleDict()  # filled by `build_losses`: trained, saved and moved alike
         self.reads, self.roles, self.specs = dict(reads), dict(roles), dict(specs)
 
     def forward(

@@ -73,12 +73,16 @@ def overlay(prediction: Prediction, image: Picture, batch: Batch, row: int) -> P
 @overlay.register(MaskPrediction)
 def _(prediction: MaskPrediction, image: Picture, batch: Batch, row: int) -> Picture:
     probabilities = prediction.probabilities.detach().float().cpu()
-    found = (probabilities > 0.5 if probabilities.ndim == 2 else probabilities.argmax(0) > 0).numpy()
+    found = (
+        probabilities > 0.5 if probabilities.ndim == 2 else probabilities.argmax(0) > 0
+    ).numpy()
     true = _true_mask(batch, row)
     picture = image.astype(np.float32)
-    layers = [(found, HIT)] if true is None else [
-        (found & true, HIT), (found & ~true, FALSE), (~found & true, MISSED)
-    ]
+    layers = (
+        [(found, HIT)]
+        if true is None
+        else [(found & true, HIT), (found & ~true, FALSE), (~found & true, MISSED)]
+    )
     for mask, colour in layers:
         picture[mask] = 0.35 * picture[mask] + 0.65 * np.asarray(colour, np.float32)
     return picture.round().astype(np.uint8)
@@ -131,7 +135,9 @@ class PictureBook:
             return []
         self._folder.mkdir(parents=True)
         index: list[dict[str, str]] = []
-        for number, (_, _, picture, key, caption) in enumerate(sorted(self._kept, key=lambda k: k[3])):
+        for number, (_, _, picture, key, caption) in enumerate(
+            sorted(self._kept, key=lambda k: k[3])
+        ):
             name = f"{number:03d}-{file_stem(key)}.png"
             Image.fromarray(picture).save(self._folder / name)
             index.append({"file": name, "key": key, "caption": caption})

@@ -73,7 +73,9 @@ def _(prediction: BoxPrediction) -> list[Entry]:
             "area": round((x1 - x0) * (y1 - y0), 3),
             "score": round(score, 5),
         }
-        for (x0, y0, x1, y1), score, label in zip(boxes, scores, prediction.labels.tolist(), strict=True)
+        for (x0, y0, x1, y1), score, label in zip(
+            boxes, scores, prediction.labels.tolist(), strict=True
+        )
     ]
 
 
@@ -116,7 +118,9 @@ class PredictionWriter:
     def _add_tracks(self, batch: Batch, tracks: list[TrackPrediction]) -> None:
         for track in tracks:
             entry = {"category_id": track.label + 1, "score": track.score}
-            self._tracks.append({"video_id": batch.meta[0].key, **entry, "segmentations": track.rles})
+            self._tracks.append(
+                {"video_id": batch.meta[0].key, **entry, "segmentations": track.rles}
+            )
 
     def _draw(self, batch: Batch, row: int, prediction: Prediction, stem: str) -> None:
         if isinstance(prediction, MaskPrediction):
@@ -127,7 +131,9 @@ class PredictionWriter:
             self._save(Image.fromarray(pixels), f"{stem}-mask.png")
         image = original_image(batch, row)
         if image is not None:
-            self._save(Image.fromarray(overlay(prediction, image, batch, row)), f"{stem}-overlay.png")
+            self._save(
+                Image.fromarray(overlay(prediction, image, batch, row)), f"{stem}-overlay.png"
+            )
 
     def _save(self, image: Image.Image, name: str) -> None:
         image.save(self._out / name)

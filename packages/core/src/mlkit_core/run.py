@@ -97,12 +97,10 @@ class Run:
         stage.data.bind(input_needs(stage.model, config.encoders))
         book = PictureBook(self.folder / "pictures" / split, limit=_pictures(config))
 
-        def fresh() -> Any:  # noqa: ANN401  # metrics by name
+        def make() -> Any:  # noqa: ANN401  # metrics by name
             return build_metrics(config.metrics, len(stage.classes))
 
-        found = evaluate(
-            stage.model, stage.data, fresh(), fresh, split, engine, seen=book.add
-        )
+        found = evaluate(stage.model, stage.data, make, split, engine, seen=book.add)
         if engine.is_main:
             book.close()
             self._write(found, stage, split, path)
@@ -126,9 +124,7 @@ class Run:
                 writer.writeheader()
                 writer.writerows(found.rows)
 
-    def predict(
-        self, inputs: Mapping[Role, Path], out: Path, which: str = "best"
-    ) -> list[Path]:
+    def predict(self, inputs: Mapping[Role, Path], out: Path, which: str = "best") -> list[Path]:
         """Predict the user's own files; return the files written: JSON and pictures.
 
         Args:
@@ -181,7 +177,9 @@ def load_run(path: Path | str, overrides: Sequence[str] = ()) -> Run:
     path = Path(path)
     if path.is_dir():
         if not (path / "run.yaml").is_file():
-            raise RunFolderError(f"{path}: holds no run.yaml", hint="give a run file or a run's folder")
+            raise RunFolderError(
+                f"{path}: holds no run.yaml", hint="give a run file or a run's folder"
+            )
         return Run(load_config(path / "run.yaml", overrides), path)
     config = load_config(path, overrides)
     return Run(config, Path("runs") / config.name)

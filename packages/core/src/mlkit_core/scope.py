@@ -53,7 +53,9 @@ def choose_by(
     fitting = [role for role, spec in inputs.items() if role != on and fits(spec)]
     if len(fitting) != 1:
         rest = {role: spec for role, spec in inputs.items() if role != on}
-        have = "; ".join(f"{role} has {_say(spec)}" for role, spec in rest.items()) or "no other role"
+        have = (
+            "; ".join(f"{role} has {_say(spec)}" for role, spec in rest.items()) or "no other role"
+        )
         what = "none has it" if not fitting else f"several have it ({', '.join(fitting)})"
         raise BuildError(f"by: one role beside {on!r} must have {wants}, {what}: {have}")
     return fitting[0]

@@ -12,68 +12,44 @@ from torch import Tensor
 from mlkit_core.types import Batch, SampleMeta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from mlkit_core.types import Needs, Role, RoleSpec
-
-_SMALLEST = 32  # px; below it the coarsest maps of most encoders shrink to one cell
-
-
-def ramp(shape: tuple[int, ...], low: float, high: float) -> Tensor:
-    """Return values that rise evenly from `low` to `high`, in memory order."""
-    return torch.linspace(low, high, prod(shape)).reshape(shape)
-
-
-def noise(shape: tuple[int, ...], low: float, high: float) -> Tensor:
-    """Return values drawn evenly between `low` and `high`."""
-    return torch.rand(shape) * (high - low) + low
-
-
-def legal_size(needs: Needs, wanted: int = _SMALLEST) -> int:
-    """Return the smallest legal size of at least `wanted` pixels, else the largest legal one."""
-    if needs.sizes is not None:
-        return min((s for s in needs.sizes if s >= wanted), default=max(needs.sizes))
-    return ceil(wanted / needs.size_multiple) * needs.size_multiple
+    from mlkit_core.model import Model
+    from mlkit_core.types import Needs, Role
 
 
 def synthetic_batch(
-    roles: Mapping[Role, RoleSpec],
-    needs: Mapping[Role, Needs],
-    fill: Callable[[tuple[int, ...], float, float], Tensor],
-    *,
-    rows: int = 2,
-    wanted: int = _SMALLEST,
+    model: Model, needs: Mapping[Role, Needs], *, rows: int = 2, size: int = 32
 ) -> Batch:
-    """Return a batch without target of every input that an encoder reads.
+    """Return a batch without target: noise that covers the range of each input that is read.
 
     Args:
-        roles: What the data supplies.
+        model: Knows what the data supplies.
         needs: Input to what its encoders ask of it, as `input_needs` gives.
-        fill: Makes one input from its shape and its smallest and largest value.
         rows: Of the batch. Roles with a lead get `rows` along its first dimension, 2 along others.
-        wanted: Height and width in pixels, raised to the next legal size.
+        size: Height and width in pixels, raised to the next legal size.
     """
     inputs: dict[Role, Tensor] = {}
-    for role in (role for role in roles if role in needs):
-        size = legal_size(needs[role], wanted)
-        lead = (rows, *[2] * (len(roles[role].lead) - 1))
-        row = (n if n is not None else size for n in roles[role].shape)
-        low, high = roles[role].value_range or (0.0, 1.0)
-        inputs[role] = fill((*lead, *row), low, high)
+    for role, need in needs.items():
+        supplied, legal = model.roles[role], ceil(size / need.size_multiple) * need.size_multiple
+        if need.sizes is not None:
+            legal = min((s for s in need.sizes if s >= size), default=max(need.sizes))
+        lead = (rows, *[2] * (len(supplied.lead) - 1))
+        shape = (*lead, *(legal if n is None else n for n in supplied.shape))
+        order = torch.randperm(prod(shape), generator=torch.Generator().manual_seed(rows))
+        values = torch.linspace(*(supplied.value_range or (0.0, 1.0)), prod(shape))
+        inputs[role] = values[order].reshape(shape)
     return Batch(inputs=inputs, meta=tuple(SampleMeta(key=f"synthetic-{n}") for n in range(rows)))
 
 
-def named_tensors(value: object, name: str = "") -> dict[str, Tensor]:
-    """Return the tensors within a dataclass by dotted field names; nested values are walked."""
-    if isinstance(value, Tensor):
-        return {name: value}
+def named_tensors(value: object) -> dict[str, Tensor]:
+    """Return the tensors in nested dataclasses, mappings and tuples by dotted names; no state."""
     if is_dataclass(value):
-        items = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    elif isinstance(value, dict):
-        items = list(value.items())
-    else:
-        items = list(enumerate(value)) if isinstance(value, (list, tuple)) else []
+        value = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "state"}
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
     found: dict[str, Tensor] = {}
-    for key, item in items:
-        found |= named_tensors(item, f"{name}.{key}" if name else str(key))
+    for key, item in value.items() if isinstance(value, dict) else ():
+        inner = {"": item} if isinstance(item, Tensor) else named_tensors(item)
+        found |= {f"{key}.{name}".rstrip("."): tensor for name, tensor in inner.items()}
     return found

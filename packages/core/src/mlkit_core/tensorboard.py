@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MLKIT_API = 1
 SWITCH = "MLKIT_TENSORBOARD"
 _SKIPPED = ("kind", "stage", "step")
-_writers: dict[Path, Any] = {}  # of the runs of this process; None until the first line
+_writers: dict[Path, Any] = {}  # of this process's runs; what makes one, until the first line
 
 
 @hookimpl
@@ -28,31 +28,24 @@ def mlkit_run_started(folder: Path, config: Mapping[str, object]) -> None:
     del config
     if os.environ.get(SWITCH, "0") in ("", "0"):
         return
-    _writer_class()
-    _writers[folder] = None
-
-
-def _writer_class() -> Any:  # noqa: ANN401  # torch's SummaryWriter
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as err:
         raise PluginError(
             f"{SWITCH}: tensorboard is not installed: pip install 'mlkit-core[tensorboard]'"
         ) from err
-    return SummaryWriter
+    # After a resume, `purge_step` hides what the interrupted run wrote from the first step on.
+    _writers[folder] = lambda step: SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
 @hookimpl
 def mlkit_metrics(folder: Path, record: Mapping[str, object]) -> None:
     """Write the numbers of one line as `<kind>/<name>`, at the line's step."""
-    if folder not in _writers:
-        return
     step = record.get("step")
-    if not isinstance(step, int):
+    if folder not in _writers or not isinstance(step, int):
         return
-    if _writers[folder] is None:
-        # After a resume, what an interrupted run wrote from this step on is hidden.
-        _writers[folder] = _writer_class()(str(folder / "tensorboard"), purge_step=step)
+    if callable(_writers[folder]):
+        _writers[folder] = _writers[folder](step)
     values = {name: value for name, value in record.items() if name not in _SKIPPED}
     for tag, value in _numbers(str(record.get("kind", "run")), values):
         _writers[folder].add_scalar(tag, value, step)
@@ -71,5 +64,5 @@ def mlkit_run_finished(folder: Path, status: str) -> None:
     """Close the file."""
     del status
     writer = _writers.pop(folder, None)
-    if writer is not None:
+    if writer is not None and not callable(writer):
         writer.close()

@@ -27,7 +27,8 @@ def _check_rows(where: str, rows: Mapping[str, int]) -> None:
         raise BuildError(f"{where}: rows must agree, got {got}")
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
+    """Return whether a model is being traced or compiled: then shapes are not checked."""
     import torch
 
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
@@ -55,7 +56,7 @@ class Features:
 
     def __post_init__(self) -> None:
         present = (*self.maps.values(), self.vector, self.tokens, self.mask)
-        if not any(t is not None for t in present) or _tracing():
+        if not any(t is not None for t in present) or tracing():
             return
         for level, values in self.maps.items():
             _check_rank(f"features map {level!r}", values, 4)

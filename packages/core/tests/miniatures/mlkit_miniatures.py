@@ -230,7 +230,7 @@ class Memory(nn.Module):
 
     def forward(self, scope, *, state, target, step):
         Memory.seen.append((self.training, state is not None, target is not None, step is not None))
-        (name, features), = scope[self.on].maps.items()
+        ((name, features),) = scope[self.on].maps.items()
         total = features.mean() + (state if state is not None else 0.0)
         return Remembered(
             maps={name: features * (1 + self.gain)},

@@ -97,6 +97,8 @@ class CrossAttention(nn.Module):
         """Return the conditioned features; valid, mask and state are those of `on`."""
         on, by = scope[self.on], scope[self.by]
         tokens = by.tokens if self.expand is None else by.vector
+        if tokens is None:
+            raise BuildError(f"by: the features of role {self.by!r} came without tokens or vector")
         tokens = pooled(tokens, by.valid) if self.pool else tokens
         if self.expand is not None:
             tokens = self.expand(tokens).unflatten(-1, (self.num_tokens, -1))

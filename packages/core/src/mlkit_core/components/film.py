@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mlkit_core.errors import BuildError
 from mlkit_core.scope import align_rows, check_lead, choose_by, choose_on, pooled
 from mlkit_core.types import Example, Features, FeatureSpec, Role
 
@@ -78,10 +79,9 @@ class FiLM(nn.Module):
         pool: bool = False,
     ) -> None:
         super().__init__()
-        self.on = choose_on(inputs, on)
+        self.on, self.pool = choose_on(inputs, on), pool
         self.by = choose_by(inputs, self.on, by, lambda spec: bool(spec.vector_dim), "a vector")
         check_lead(inputs, self.on, self.by, pool=pool)
-        self.pool = pool
         source, by_dim = inputs[self.on], inputs[self.by].vector_dim or 0
         widths = {level: dim or channels for level, channels in source.channels.items()}
         parts = {
@@ -102,6 +102,8 @@ class FiLM(nn.Module):
     def forward(self, scope: Mapping[Role, Features]) -> Features:
         """Return the conditioned features; valid, mask and state are those of `on`."""
         on, by = scope[self.on], scope[self.by]
+        if by.vector is None:
+            raise BuildError(f"by: the features of role {self.by!r} came without a vector")
         condition = pooled(by.vector, by.valid) if self.pool else by.vector
         present = [*on.maps.values(), on.vector, on.tokens]
         rows = next(values.shape[0] for values in present if values is not None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlkit_core.errors import BuildError, WeightsError
-from mlkit_core.types import Example, Features, FeatureSpec
+from mlkit_core.types import Example, Features, FeatureSpec, tracing
 from mlkit_core.weights import hub_file
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TimmEncoder(nn.Module):
         return dict(zip(self.spec.channels, maps, strict=True))
 
     def _check(self, x: Tensor) -> None:
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if tracing():
             return
         if x.ndim != 4 or x.shape[1] != 3:
             raise BuildError(f"timm model {self.model!r} takes [R, 3, H, W], got {tuple(x.shape)}")

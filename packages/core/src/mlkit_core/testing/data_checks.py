@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MULTIPLE = 32
 
 
-def _bound(subject: Subject) -> Any:  # the Data protocol
+def _bound(subject: Subject) -> Any:  # noqa: ANN401  # the Data protocol
     """Return the data, told to give sizes of a stride and keys of the inputs that can be cached."""
     data = subject.build()
     needs = {}
@@ -29,7 +29,7 @@ def _bound(subject: Subject) -> Any:  # the Data protocol
     return data
 
 
-def _batches(data: Any, units: Sequence[Sequence[Any]]) -> list[Batch]:  # Data
+def _batches(data: Any, units: Sequence[Sequence[Any]]) -> list[Batch]:  # noqa: ANN401  # Data
     return data.collate([[data.load(draw) for draw in unit] for unit in units])
 
 
@@ -92,7 +92,7 @@ def check_data_collate(subject: Subject) -> None:
             _check_input(subject, role, data.roles[role], values)
 
 
-def _check_input(subject: Subject, role: str, spec: RoleSpec, values: Any) -> None:  # Tensor
+def _check_input(subject: Subject, role: str, spec: RoleSpec, values: Any) -> None:  # noqa: ANN401  # Tensor
     lead = len(spec.lead) or 1
     shape = tuple(values.shape[lead:])
     fits = len(shape) == len(spec.shape) and all(

@@ -231,5 +231,5 @@ def check_loss_of_one(subject: Subject) -> None:
     )
 
 
-def _first_row(value: Any) -> Any:  # features, an output or a target
+def _first_row(value: Any) -> Any:  # noqa: ANN401  # features, an output or a target
     return map_tensors(value, lambda t: t[:1])

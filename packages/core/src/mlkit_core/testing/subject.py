@@ -68,14 +68,14 @@ class Subject:
             torch.manual_seed(0)
             example: Example = import_target(spec.example)(folder)
 
-        def make(**given: Any) -> Any:  # any component
+        def make(**given: Any) -> Any:  # noqa: ANN401  # any component
             options = {key: given.pop(key) for key in list(given) if key in example.options}
             part = Part(spec=spec, owner="", options=validated(spec, options))
             return build_part(part, where, **given)
 
         return cls(spec.kind, spec.name, make, example, folder)
 
-    def build(self, seed: int = 0, **context: object) -> Any:  # any component
+    def build(self, seed: int = 0, **context: object) -> Any:  # noqa: ANN401  # any component
         """Return a fresh component, its random weights drawn from `seed`."""
         given = {"num_classes": 1, **self.example.context, **context}
         names = inspect.signature(self.make).parameters
@@ -99,7 +99,7 @@ class Subject:
                 parameter.add_(0.05 * noise.to(parameter.dtype))
         return part
 
-    def call(self, part: nn.Module, *args: object, seed: int = 0) -> Any:  # its own output
+    def call(self, part: nn.Module, *args: object, seed: int = 0) -> Any:  # noqa: ANN401  # its own output
         """Return the part's output on `args` (or the example's), with the keywords it declares."""
         extra = {
             key: self.example.context.get(key)

@@ -34,7 +34,9 @@ def inject(where: str, encoder: nn.Module, options: LoraOptions) -> None:
         ) from err
     targets = list(options.targets or getattr(encoder, "lora_targets", ()))
     if not targets:
-        raise BuildError(f"{where}.lora: this encoder names no targets", hint="say `lora: {targets: […]}`")
+        raise BuildError(
+            f"{where}.lora: this encoder names no targets", hint="say `lora: {targets: […]}`"
+        )
     alpha = options.alpha if options.alpha is not None else float(options.rank)
     config = LoraConfig(r=options.rank, lora_alpha=alpha, target_modules=targets)  # pyright: ignore[reportArgumentType]  # float alpha works
     try:

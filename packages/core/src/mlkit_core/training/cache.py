@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from mlkit_core.training.config import SupervisedConfig
     from mlkit_core.training.engine import Engine
     from mlkit_core.training.stages import Stage
     from mlkit_core.types import Batch, Draw, Features, Role
@@ -99,7 +100,10 @@ class FeatureCache:
                 hint='the data\'s units("cache", 0) must show every key of every split',
             )
         stem, tensors = self._index[key]
-        if stem not in self._maps or self._maps[stem].size < (self._folder / f"{stem}.bin").stat().st_size:
+        if (
+            stem not in self._maps
+            or self._maps[stem].size < (self._folder / f"{stem}.bin").stat().st_size
+        ):
             self._maps[stem] = np.memmap(self._folder / f"{stem}.bin", mode="r")
         row: dict[str, torch.Tensor] = {}
         for name, (offset, dtype, shape) in tensors.items():
@@ -122,34 +126,49 @@ def _fingerprint(stage: Stage, role: Role, precision: str) -> str:
     digest = hashlib.sha256(f"{part.owner}/{part.name} {dict(part.options)!r} {precision}".encode())
     for name, tensor in stage.model.encoders[role].state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:24]
 
 
-def check_cacheable(stage: Stage) -> tuple[Role, ...]:
-    """Return the encoders that this stage caches.
+def open_caches(
+    root: Path, stage: Stage, options: SupervisedConfig, engine: Engine
+) -> dict[Role, FeatureCache]:
+    """Return the stage's caches, filled, and bind its data.
+
+    Args:
+        root: Folder of all caches.
+        stage: Built, on its device.
+        options: Its precision belongs to a cache's fingerprint.
+        engine: This process.
 
     Raises:
-        BuildError: One is trained or adapted, or training alters its input at random.
+        BuildError: An encoder to cache is trained or adapted, or training alters its input.
     """
-    cached = tuple(role for role, part in stage.config.encoders.items() if part.cache)
+    cached = [role for role, part in stage.config.encoders.items() if part.cache]
     for role in cached:
-        where, encoder = f"encoders.{role}.cache", stage.model.encoders[role]
-        if stage.config.encoders[role].lora is not None:
-            raise BuildError(f"{where}: LoRA adapts this encoder", hint="say `cache: false`")
-        if any(p.requires_grad for p in encoder.parameters()):
-            raise BuildError(
-                f"{where}: this encoder is trained", hint=f"add `freeze: [encoders.{role}]`"
-            )
-        if stage.model.reads[role] in stage.data.augments:
-            raise BuildError(
-                f"{where}: training alters the input {stage.model.reads[role]!r} at random",
-                hint="switch the data's augmentation off, or say `cache: false`",
-            )
-    return cached
+        check_cacheable(stage, role)
+    caches = {role: FeatureCache(root, stage, role, options.precision) for role in cached}
+    bind(stage, caches, skip=False)
+    if caches:
+        _fill(caches, stage, engine)
+    return caches
 
 
-def fill(caches: Mapping[Role, FeatureCache], stage: Stage, engine: Engine) -> None:
+def check_cacheable(stage: Stage, role: Role) -> None:
+    """Raise BuildError where an encoder is trained or adapted, or training alters its input."""
+    where, encoder = f"encoders.{role}.cache", stage.model.encoders[role]
+    if any(p.requires_grad for p in encoder.parameters()):
+        hint = f"add `freeze: [encoders.{role}]`"
+        raise BuildError(f"{where}: this encoder is trained or adapted", hint=hint)
+    source = stage.model.reads[role]
+    if source in stage.data.augments:
+        hint = "switch the data's augmentation off, or say `cache: false`"
+        raise BuildError(f"{where}: training alters the input {source!r} at random", hint=hint)
+
+
+def _fill(caches: Mapping[Role, FeatureCache], stage: Stage, engine: Engine) -> None:
     """Compute what is missing: fixed chunks dealt over ranks, each whole or not at all.
 
     A first pass without pixels tells by the keys which chunks are missing.

@@ -13,22 +13,34 @@ class SupervisedConfig(Config):
     """How long, in what steps and at what precision to train."""
 
     epochs: int = Field(default=10, ge=1, description="Passes over the units of this stage.")
-    batch_size: int = Field(default=8, ge=1, description="Units per optimiser step, over all ranks.")
+    batch_size: int = Field(
+        default=8, ge=1, description="Units per optimiser step, over all ranks."
+    )
     accumulate: int = Field(default=1, ge=1, description="Micro-steps per optimiser step and rank.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Of the forward pass; losses are fp32 always."
     )
     clip: float | None = Field(default=1.0, gt=0, description="Largest gradient norm; null: none.")
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="Decay of the weights' moving average, used to validate."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of the weights' moving average, used to validate.",
     )
     monitor: str | None = Field(
-        default=None, description="Metric that decides `best`, as mask-overlap.dice; null: the last."
+        default=None,
+        description="Metric that decides `best`, as mask-overlap.dice; null: the last.",
     )
-    monitor_mode: Literal["max", "min"] = Field(default="max", description="Whether more is better.")
-    validate_every: int = Field(default=1, ge=0, description="Epochs between validations; 0: never.")
+    monitor_mode: Literal["max", "min"] = Field(
+        default="max", description="Whether more is better."
+    )
+    validate_every: int = Field(
+        default=1, ge=0, description="Epochs between validations; 0: never."
+    )
     checkpoint_every: int | None = Field(
-        default=None, ge=1, description="Steps between checkpoints within an epoch; null: at its end."
+        default=None,
+        ge=1,
+        description="Steps between checkpoints within an epoch; null: at its end.",
     )
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
     workers: int = Field(default=0, ge=0, description="Processes that load data, per rank.")

@@ -36,7 +36,12 @@ class Engine:
         mixed = "no" if precision == "fp32" else precision
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         try:
-            self._accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[unused])
+            # Without `cpu`, accelerate takes several CPU processes for as many runs of one.
+            self._accelerator = Accelerator(
+                cpu=not torch.accelerator.is_available(),
+                mixed_precision=mixed,
+                kwargs_handlers=[unused],
+            )
         except ValueError as err:
             raise TrainingError(f"trainer.precision: {precision!r} on this device: {err}") from err
         self.rank: int = self._accelerator.process_index

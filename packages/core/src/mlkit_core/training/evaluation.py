@@ -43,7 +43,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():  # not inference_mode: a module may keep a table that training reads next
+        with (
+            torch.no_grad()
+        ):  # not inference_mode: a module may keep a table that training reads next
             yield
     finally:
         for child, mode in modes:
@@ -73,12 +75,11 @@ def stream(model: Model, batches: Iterable[Batch]) -> Iterator[Decoded]:
 def evaluate(
     model: Model,
     data: Data,
-    metrics: Mapping[str, Metric],
-    fresh: Callable[[], Mapping[str, Metric]],
+    make: Callable[[], Mapping[str, Metric]],
     split: str,
     engine: Engine,
     *,
-    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+    prepare: Callable[[Batch], Batch] | None = None,
     seen: Callable[[Batch, list[Prediction]], None] = lambda _batch, _predictions: None,
 ) -> Evaluation:
     """Return metrics over every sample of a split exactly once, on any number of ranks.
@@ -86,22 +87,22 @@ def evaluate(
     Args:
         model: In any mode; put back into it afterwards.
         data: Bound.
-        metrics: Fresh, for this rank.
-        fresh: Makes another fresh set, into which all ranks' states are merged.
+        make: Gives fresh metrics: one set for this rank, one to merge all ranks' states into.
         split: "val" or "test".
         engine: For ranks and device.
-        prepare: Applied to each batch, for instance to fill in cached features.
+        prepare: Moves a batch to the device, and fills in cached features where there are any.
         seen: Called with each item, for instance to draw pictures.
     """
     units = data.units(split, 0)
     loaded = evaluation_batches(data, units, rank=engine.rank, ranks=engine.ranks)
-    batches = (to_device(prepare(b), engine.device) for group in loaded for b in group)
+    ready = prepare or (lambda batch: to_device(batch, engine.device))
+    batches = (ready(batch) for group in loaded for batch in group)
+    metrics, merged = make(), make()
     with evaluating(model), engine.autocast():
         for batch, predictions in stream(model, batches):
             for metric in metrics.values():
                 metric.update(predictions, batch)
             seen(batch, predictions)
-    merged = fresh()
     for states in engine.gather({name: metric.state() for name, metric in metrics.items()}):
         for name, state in states.items():
             merged[name].merge(state)

@@ -76,7 +76,7 @@ class Journal:
 
     def truncate(self, length: int) -> None:
         """Drop what was written after a checkpoint, so that no line appears twice."""
-        if self._active and self._path.exists():
+        if self._path.exists():
             os.truncate(self._path, length)
 
     def finish(self, status: str) -> None:

@@ -13,8 +13,7 @@ from mlkit_core.training import checkpoint
 from mlkit_core.training.config import SupervisedConfig
 from mlkit_core.training.engine import Engine
 from mlkit_core.training.journal import LOG, Journal, Watcher
-from mlkit_core.training.loop import StageLoop
-from mlkit_core.training.position import Position, Setting
+from mlkit_core.training.loop import Position, StageLoop
 from mlkit_core.training.sampling import derive
 from mlkit_core.training.stages import Carried, build_stage, check_patterns, restore_stage
 from mlkit_core.types import RunResult
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from mlkit_core.config.frame import StageConfig
     from mlkit_core.run import Run
 
 
@@ -44,7 +42,7 @@ class SupervisedTrainer:
             RunFolderError: The folder exists and `run.resume` is off, or does not belong to this file.
             TrainingError: A value is not finite; what was saved stays.
         """
-        return _Fit(run).run()
+        return Fit(run).run()
 
     def evaluate(self, run: Run, checkpoint: Path) -> Mapping[str, float]:
         """Return the "val" metrics of a checkpoint."""
@@ -73,12 +71,16 @@ def _polite_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class _Fit:
+class Fit:
     """One call of `fit`: opens or reopens the run folder, then walks the stages."""
 
     def __init__(self, run: Run) -> None:
         self.wish, self.config, self.folder = run.wish, run.config, run.folder
         self.engine = Engine(self._options(0).precision)
+        self.record = {"config": dump_resolved(self.config), "ranks": self.engine.ranks}
+        self.journal = Journal(self.folder, self.config, active=self.engine.is_main)
+        self.watcher = Watcher(active=self.engine.is_main)
+        self.stopping: Callable[[], bool] = lambda: False
         self.state: dict[str, Any] | None = None
         self.carried: Carried | None = None
 
@@ -89,34 +91,28 @@ class _Fit:
     def run(self) -> RunResult:
         """Train to the end or to a stop."""
         self._open()
-        journal = Journal(self.folder, self.config, active=self.engine.is_main)
-        if self.state is not None:
-            journal.truncate(self.state["journal"])
-        journal.start(str(self.engine.device), self.engine.ranks)
-        watcher = Watcher(active=self.engine.is_main)
+        self.journal.start(str(self.engine.device), self.engine.ranks)
         status = "failed"
         try:
-            with _polite_stop() as stopping:
-                position = self._stages(journal, watcher, stopping)
+            with _polite_stop() as self.stopping:
+                position = self._stages()
             status = "finished" if position.done else "interrupted"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
-            watcher.close()
-            journal.finish(status)
+            self.watcher.close()
+            self.journal.finish(status)
             self.engine.close()
         return RunResult(str(self.folder), status, position.step, position.metrics)
 
     def _open(self) -> None:
         """Make a new run folder, or read the state to go on from."""
-        self._record = {"config": dump_resolved(self.config), "ranks": self.engine.ranks}
         # Rank 0's word counts: another rank may look after rank 0 has begun to write.
         exists = self.engine.gather((self.folder / "run.yaml").exists())[0]
         if exists and not self.wish.resume:
-            raise RunFolderError(
-                f"{self.folder}: the run exists", hint="say --resume to go on, or change its `name`"
-            )
+            hint = "say --resume to go on, or change its `name`"
+            raise RunFolderError(f"{self.folder}: the run exists", hint=hint)
         if exists:
             self._reopen()
         if self.state is None and self.config.init_from is not None:
@@ -124,11 +120,10 @@ class _Fit:
         self.engine.wait()
         if self.engine.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.journal.truncate(self.state["journal"] if self.state is not None else 0)
             aside = self.folder / ".run.yaml.part"
-            aside.write_text(self._record["config"], encoding="utf-8")
+            aside.write_text(self.record["config"], encoding="utf-8")
             aside.replace(self.folder / "run.yaml")
-            if self.state is None:
-                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
 
     def _reopen(self) -> None:
         try:
@@ -136,53 +131,47 @@ class _Fit:
         except RunFolderError:
             LOG.info("%s: no checkpoint yet, starting from the beginning", self.folder)
             return
-        state = checkpoint.read_state(last)
-        check_same(self._record, state, self.wish.allow, self.folder)
-        self.state, self.carried = state, checkpoint.read(last)
+        self.state, self.carried = checkpoint.read_state(last), checkpoint.read(last)
+        check_same(self.record, self.state, self.wish.allow, self.folder)
         if self.engine.is_main:
             checkpoint.link(self.folder, "last", last.name)
-            if state["position"]["best"]:
-                checkpoint.link(self.folder, "best", state["position"]["best"])
+            if best := self.state["position"]["best"]:
+                checkpoint.link(self.folder, "best", best)
 
-    def _stages(self, journal: Journal, watcher: Watcher, stopping: Callable[[], bool]) -> Position:
+    def _stages(self) -> Position:
+        """Walk the stages from where the run stands; return where it then stands."""
         position = Position(**self.state["position"]) if self.state is not None else Position()
-        stages, seed = self.config.stages, self.config.seed
         while True:
-            index = position.stage
-            if not position.done:
-                self.engine = Engine(self._options(index).precision)
-                setting = Setting(
-                    self.folder, seed, self.engine, journal, watcher, self._record,
-                    self.wish.watch_grads, stopping,
-                )
-                if not self._train(stages[index], setting, position):
-                    return position
-            if index + 1 == len(stages):
+            if not position.done and not self._train(position):
+                return position
+            self.state = None
+            if position.stage + 1 == len(self.config.stages):
                 return position
             position = Position(
-                stage=index + 1, step=position.step, best=position.best, metrics=position.metrics
+                stage=position.stage + 1,
+                step=position.step,
+                best=position.best,
+                metrics=position.metrics,
             )
 
-    def _train(self, config: StageConfig, setting: Setting, position: Position) -> bool:
+    def _train(self, position: Position) -> bool:
         """Train one stage; keep its weights for the next."""
-        going_on = self.state is not None and self.carried is not None
-        if going_on and not self.state["position"]["done"]:  # pyright: ignore[reportOptionalSubscript]
-            stage = restore_stage(config, self.carried)  # pyright: ignore[reportArgumentType]
+        config, options = self.config.stages[position.stage], self._options(position.stage)
+        self.engine = Engine(options.precision)
+        if self.state is not None and self.carried is not None:
+            stage = restore_stage(config, self.carried)
         else:
-            seed = derive(setting.seed, position.stage, "weights")
+            seed = derive(self.config.seed, position.stage, "weights")
             stage = build_stage(config, seed, self.carried)
-            going_on = False
         if position.stage == 0:
             check_patterns(self.config.stages, stage)
         for where, source in stage.weights.items():
             LOG.info("%s: %s", where, source)
-        loop = StageLoop(stage, self._options(position.stage), setting, position)
-        if going_on:
-            loop.restore(self.state)  # pyright: ignore[reportArgumentType]  # checked above
-        self.state = None
+        loop = StageLoop(self, self.engine, stage, options, position)
+        if self.state is not None:
+            loop.restore(self.state)
         finished = loop.run()
-        tensors = {n: t.detach().cpu().clone() for n, t in stage.tensors().items()}
-        self.carried = (stage.info(position.step), tensors | loop.averaged())
+        self.carried = (stage.info(position.step), loop.kept())
         self.engine.free()
         return finished
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mlkit_core.training.step import StepModule
+from mlkit_core.training.objective import StepModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def gradient_table(
         with engine.autocast():
             parts = StepModule.forward(twin, batches, step)
         named = {name: p for name, p in twin.named_parameters() if p.requires_grad}
-        return {label: _norms(_loss(twin, parts, label), named) for label in twin.losses}
+        return {label: _norms(_loss(twin, parts, label), named) for label in twin.weights}
 
 
 def _loss(twin: StepModule, parts: Mapping[str, object], label: str) -> Tensor | None:
