@@ -27,9 +27,9 @@ def count(path: Path) -> int:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                if isinstance(first.value.value, str):
-                    lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+            held = first.value if isinstance(first, ast.Expr) else None
+            if isinstance(held, ast.Constant) and isinstance(held.value, str):
+                lines -= set(range(held.lineno, (held.end_lineno or held.lineno) + 1))
     return len(lines)
 
 

@@ -1,0 +1,77 @@
+"""What angioseg gives to mlkit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlkit_core import ComponentSpec, ExampleSpec, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MLKIT_API = 1
+
+
+@hookimpl
+def mlkit_components() -> Iterator[ComponentSpec]:
+    """Yield the components that run files can name."""
+    yield ComponentSpec(
+        kind="data",
+        name="angio-frames",
+        target="mlkit_angioseg.frames.component:AngioFrames",
+        config="mlkit_angioseg.config:AngioFramesConfig",
+        example="mlkit_angioseg.frames.example:example",
+        summary="Angiogram frames with vessel masks and C-arm angles.",
+    )
+    yield ComponentSpec(
+        kind="encoder",
+        name="view-angle",
+        target="mlkit_angioseg.encoders.view:ViewAngle",
+        config="mlkit_angioseg.config:ViewAngleConfig",
+        example="mlkit_angioseg.encoders.view:example",
+        summary="C-arm angles at learned frequencies, as a vector and tokens.",
+    )
+    yield ComponentSpec(
+        kind="encoder",
+        name="conv-stem",
+        target="mlkit_angioseg.encoders.stem:ConvStem",
+        config="mlkit_angioseg.config:ConvStemConfig",
+        example="mlkit_angioseg.encoders.stem:example",
+        summary="Two convolutions at full or half resolution, for thin vessels.",
+    )
+    yield ComponentSpec(
+        kind="head",
+        name="conv-mask",
+        target="mlkit_angioseg.heads.conv_mask:ConvMask",
+        config="mlkit_angioseg.config:ConvMaskConfig",
+        example="mlkit_angioseg.heads.conv_mask:example",
+        summary="Mask from one coarse map.",
+    )
+    yield ComponentSpec(
+        kind="head",
+        name="fpn-mask",
+        target="mlkit_angioseg.heads.fpn_mask:FpnMask",
+        config="mlkit_angioseg.config:FpnMaskConfig",
+        example="mlkit_angioseg.heads.fpn_mask:example",
+        summary="Mask from all maps and a stem, merged from coarse to fine.",
+        source="Lin et al., Feature Pyramid Networks, CVPR 2017",
+    )
+    yield ComponentSpec(
+        kind="metric",
+        name="mask-overlap",
+        target="mlkit_angioseg.metrics.overlap:MaskOverlap",
+        config="mlkit_angioseg.config:MaskOverlapConfig",
+        example="mlkit_angioseg.metrics.overlap:example",
+        summary="Dice, clDice, HD95, AUC and more per image at original resolution.",
+    )
+
+
+@hookimpl
+def mlkit_examples() -> Iterator[ExampleSpec]:
+    """Yield the run file of `mlkit init angioseg` and the body of `mlkit demo angioseg`."""
+    yield ExampleSpec(
+        name="angioseg",
+        text="mlkit_angioseg.demo:run_file",
+        summary="View-conditioned vessel segmentation of coronary angiograms.",
+        demo="mlkit_angioseg.demo:write_demo",
+    )

@@ -1,0 +1,1 @@
+"""A third-party mlkit plugin: one encoder and one loss."""
