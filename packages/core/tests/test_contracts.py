@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -223,7 +224,7 @@ def test_a_stage_adds_replaces_and_drops_parts_and_kept_parts_go_on(make_run):
     ]
     assert infos[2].components["fusions.fused"] == "mini/memory"
     # One epoch of small steps: a carried part stays near, a fresh start would not.
-    for earlier, later in zip(tensors, tensors[1:], strict=False):
+    for earlier, later in itertools.pairwise(tensors):
         moved = (earlier["head.cls.weight"] - later["head.cls.weight"]).abs().max()
         assert 0 < moved < 0.02
 

@@ -109,3 +109,23 @@ def test_a_model_that_cannot_be_traced_is_our_own_error(make_run, miniatures, mo
     monkeypatch.setattr(miniatures.Hint, "forward", by_value)
     with pytest.raises(TrainingError, match="export: the model cannot be traced"):
         export_onnx(run)
+
+
+def test_an_input_may_bear_the_name_of_an_operation_within(make_run, miniatures, monkeypatch):
+    from mlkit_core.training import checkpoint
+    from mlkit_core.training.stages import build_stage
+
+    init = miniatures.Blobs.__init__
+
+    def renamed(self, **options):
+        init(self, **options)
+        self.roles = {"image": self.roles["image"], "relu": self.roles["hint"]}
+
+    monkeypatch.setattr(miniatures.Blobs, "__init__", renamed)
+    run = make_run("model.encoders.hint.input=relu")
+    stage = build_stage(run.config.stages[0], 0)
+    folder = run.folder / "checkpoints" / "step-00000001"
+    checkpoint.write(folder, stage.info(1), stage.model.state_dict(), {})
+    report = export_onnx(run, which="step-00000001")
+    assert list(report.inputs) == ["image", "relu"]
+    assert report.max_difference < 1e-5

@@ -22,7 +22,8 @@ model:
 losses: [{{name: bce}}, {{name: counted, weight: 2.0}}, {{name: projected, weight: 0.5}}]
 metrics: [{{name: disc-dice}}]
 optimizer: {{name: sgd, lr: 0.1}}
-trainer: {{epochs: 3, batch_size: 4, accumulate: {accumulate}, monitor: disc-dice.dice, log_every: 1}}
+trainer:
+  {{epochs: 3, batch_size: 4, accumulate: {accumulate}, monitor: disc-dice.dice, log_every: 1}}
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 import torch
@@ -23,7 +22,14 @@ model:
 losses: [{name: bce}, {name: counted}, {name: projected}]
 metrics: [{name: disc-dice}]
 optimizer: {name: adamw, lr: 0.02, warmup: 0.2}
-trainer: {epochs: 4, batch_size: 4, accumulate: 2, monitor: disc-dice.dice, log_every: 1, checkpoint_every: 2, ema: 0.9}
+trainer:
+  epochs: 4
+  batch_size: 4
+  accumulate: 2
+  monitor: disc-dice.dice
+  log_every: 1
+  checkpoint_every: 2
+  ema: 0.9
 stages:
   - {name: first}
   - {name: second, trainer: {epochs: 3}, freeze: [encoders.image.conv]}
@@ -149,7 +155,7 @@ print(load_run("mini.yaml").fit().status)
 """
     output, _ = in_process(body).communicate(timeout=120)
     assert output.splitlines()[-1] == "interrupted"
-    assert os.readlink(tmp_path / "runs/mini/last").endswith("step-00000005")
+    assert (tmp_path / "runs/mini/last").readlink().name == "step-00000005"
     same_run(finish(in_process, tmp_path), reference)
 
 

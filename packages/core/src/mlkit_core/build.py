@@ -6,8 +6,6 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from mlkit_core.config.frame import Part
 from mlkit_core.errors import BuildError, InputError
 from mlkit_core.model import Model
@@ -16,6 +14,8 @@ from mlkit_core.types import FeatureSpec, Needs, Role, RoleSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from torch import nn
 
     from mlkit_core.config.frame import EncoderPart, FusionPart, LossPart, StageConfig
     from mlkit_core.interfaces import Data, Loss, Metric
@@ -68,7 +68,7 @@ def build_model(
         num_classes: Of the data.
 
     Raises:
-        BuildError: A role is not supplied, named twice, or does not fit; every message names the part.
+        BuildError: A role is not supplied, named twice, or does not fit; its part is named.
     """
     reads = {role: part.input for role, part in encoders.items()}
     _check_roles(reads, [fusion.writes for fusion in fusions], roles)
@@ -94,7 +94,7 @@ def build_model(
 
 
 def _first(roles: Mapping[Role, RoleSpec], reads: Mapping[Role, Role], order: list[Role]) -> Role:
-    """Return the encoder's role of the data's first input: of the same name, else the first reader."""
+    """Return the encoder of the data's first input: of the same name, else the first reader."""
     first = next(iter(roles))
     if reads.get(first) == first:
         return first
@@ -109,7 +109,8 @@ def _check_roles(
     for role, source in reads.items():
         if source not in roles:
             raise BuildError(
-                f"encoders.{role}: the data supplies no input {source!r}; it has {', '.join(roles)}",
+                f"encoders.{role}: the data supplies no input {source!r}; "
+                f"it has {', '.join(roles)}",
                 hint=f"name another role, or say `input:` under encoders.{role}",
             )
     for role in writes:

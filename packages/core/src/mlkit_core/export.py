@@ -174,9 +174,12 @@ def _trace(graph: _Graph, tensors: Tensors) -> Any:  # noqa: ANN401  # torch's O
     except torch.onnx.OnnxExporterError as err:
         reason = str(err.__cause__ or err).strip().splitlines()[0]
         raise TrainingError(f"export: the model cannot be traced: {reason}") from err
-    inputs = program.model.graph.inputs
-    for value in [value for value in inputs if not value.uses()]:
-        inputs.remove(value)
+    traced = program.model.graph
+    for value in (value for node in traced for value in node.outputs):
+        if value.name in {*tensors, *outputs} and not value.is_graph_output():
+            value.name = f"{value.name}.inner"  # torch calls values by their operation, as `view`
+    for value in [value for value in traced.inputs if not value.uses()]:
+        traced.inputs.remove(value)
     return program
 
 

@@ -77,13 +77,14 @@ def check_lead(
     if pool or lead in ((), inputs[on].lead):
         return
     raise BuildError(
-        f"by: role {by!r} has lead ({', '.join(lead)}) but {on!r} has ({', '.join(inputs[on].lead)})",
+        f"by: role {by!r} has lead ({', '.join(lead)}), "
+        f"but {on!r} has ({', '.join(inputs[on].lead)})",
         hint="pool: true makes one row out of it",
     )
 
 
 def pooled(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the masked mean over rows, `[R, …]` to `[1, …]`; rows that are not valid do not count."""
+    """Return the masked mean over rows, `[R, …]` to `[1, …]`; only valid rows count."""
     if valid is None:
         return values.mean(0, keepdim=True)
     weights = valid.reshape(-1, *([1] * (values.ndim - 1))).to(values.dtype)  # [R, 1, …]

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 
 def map_tensors(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
-    """Return `value` with every tensor in it changed; dataclasses, mappings and tuples are walked."""
+    """Return `value` with every tensor changed, in dataclasses, mappings and tuples."""
     return _walk(value, change)
 
 

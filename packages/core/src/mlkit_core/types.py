@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlkit_core.errors import BuildError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import torch
     from torch import Tensor
 
@@ -16,15 +17,11 @@ Role = str
 Made = TypeVar("Made")
 
 
-def _check_rank(where: str, tensor: Tensor | None, rank: int) -> None:
-    if tensor is not None and tensor.ndim != rank:
-        raise BuildError(f"{where}: expected {rank} dimensions, got shape {tuple(tensor.shape)}")
-
-
-def _check_rows(where: str, rows: Mapping[str, int]) -> None:
-    if len(set(rows.values())) > 1:
-        got = ", ".join(f"{name} {count}" for name, count in rows.items())
-        raise BuildError(f"{where}: rows must agree, got {got}")
+def _check_ranks(where: str, ranks: Mapping[str, tuple[Tensor, int]]) -> None:
+    for name, (tensor, rank) in ranks.items():
+        if tensor.ndim != rank:
+            got = f"{name} {tuple(tensor.shape)}"
+            raise BuildError(f"{where}: expected {rank} dimensions, got {got}")
 
 
 def tracing() -> bool:
@@ -42,7 +39,7 @@ class Features:
         maps: Level to `[R, C, H / stride, W / stride]`, fine to coarse.
         vector: `[R, D]`.
         tokens: `[R, L, D]`.
-        valid: `[*lead]` bool, which folded rows are real; its shape is the lead, as (N, K) or (B, T).
+        valid: `[*lead]` bool, which folded rows are real; its shape is the lead: (N, K), (B, T).
         mask: `[R, H, W]`, foreground of the input.
         state: What the next window of the same item needs.
     """
@@ -55,20 +52,17 @@ class Features:
     state: object | None = None
 
     def __post_init__(self) -> None:
-        present = (*self.maps.values(), self.vector, self.tokens, self.mask)
-        if not any(t is not None for t in present) or tracing():
+        ranks = {level: (values, 4) for level, values in self.maps.items()}
+        single = (("vector", self.vector, 2), ("tokens", self.tokens, 3), ("mask", self.mask, 3))
+        ranks |= {name: (tensor, rank) for name, tensor, rank in single if tensor is not None}
+        if not ranks or tracing():
             return
-        for level, values in self.maps.items():
-            _check_rank(f"features map {level!r}", values, 4)
-        _check_rank("features vector", self.vector, 2)
-        _check_rank("features tokens", self.tokens, 3)
-        _check_rank("features mask", self.mask, 3)
-        rows = {level: values.shape[0] for level, values in self.maps.items()}
-        single = {"vector": self.vector, "tokens": self.tokens, "mask": self.mask}
-        rows |= {name: t.shape[0] for name, t in single.items() if t is not None}
-        if self.valid is not None:
-            rows["valid"] = self.valid.numel()
-        _check_rows("features", rows)
+        _check_ranks("features", ranks)
+        rows = {name: tensor.shape[0] for name, (tensor, _) in ranks.items()}
+        rows |= {} if self.valid is None else {"valid": self.valid.numel()}
+        if len(set(rows.values())) > 1:
+            got = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise BuildError(f"features: rows must agree, got {got}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +105,7 @@ class RoleSpec:
     """What the data supplies for an input.
 
     Args:
-        shape: Of one row, None for a free size: `(3, None, None)` for images, `(2,)` for two angles.
+        shape: Of one row, None for a free size: `(3, None, None)` images, `(2,)` two angles.
         lead: Names of the dimensions before the row, beyond the batch: ("class", "shot"). An empty
             lead means plain rows, `[B, *shape]`; otherwise inputs are `[*lead, *shape]`.
         value_range: Smallest and largest value, for `describe`.
@@ -225,19 +219,16 @@ class MaskTarget(Target):
     weight: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_rank("mask target", self.masks, 3)
+        _check_ranks("mask target", {"masks": (self.masks, 3)})
 
     @classmethod
     def example(cls, batch: int, size: int, classes: int) -> MaskTarget:
         """Return squares, one for each image, of class 1 (or of every class in turn)."""
         import torch
 
+        labels = 1 + torch.arange(batch) % max(classes - 1, 1)
         masks = torch.zeros(batch, size, size)
-        for row in range(batch):
-            start = size * (1 + row % 2) // 4
-            masks[row, start : start + size // 3, start : start + size // 3] = 1 + row % max(
-                classes - 1, 1
-            )
+        masks[:, size // 4 : size // 2, size // 4 : size // 2] = labels[:, None, None]
         return cls(masks)
 
 
@@ -248,7 +239,7 @@ class MaskLogits(HeadOutput):
     logits: Tensor
 
     def __post_init__(self) -> None:
-        _check_rank("mask logits", self.logits, 4)
+        _check_ranks("mask logits", {"logits": (self.logits, 4)})
 
 
 @dataclass(frozen=True)
@@ -271,18 +262,16 @@ class BoxTarget(Target):
     labels: Tensor
 
     def __post_init__(self) -> None:
-        _check_rank("box target boxes_xyxy", self.boxes_xyxy, 3)
-        _check_rank("box target labels", self.labels, 2)
+        _check_ranks("box target", {"boxes_xyxy": (self.boxes_xyxy, 3), "labels": (self.labels, 2)})
 
     @classmethod
     def example(cls, batch: int, size: int, classes: int) -> BoxTarget:
         """Return one box in the middle of each image, and a row of padding."""
         import torch
 
-        box = torch.tensor([size / 4, size / 4, size * 3 / 4, size * 3 / 4])
-        boxes = torch.stack([box, torch.zeros(4)]).expand(batch, 2, 4).clone()
+        boxes = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0] * 4]) * size / 4
         labels = torch.tensor([[row % classes, -1] for row in range(batch)])
-        return cls(boxes, labels)
+        return cls(boxes.repeat(batch, 1, 1), labels)
 
 
 @dataclass(frozen=True)
@@ -298,8 +287,7 @@ class BoxLogits(HeadOutput):
     logits: Tensor
 
     def __post_init__(self) -> None:
-        _check_rank("box logits boxes_xyxy", self.boxes_xyxy, 3)
-        _check_rank("box logits logits", self.logits, 3)
+        _check_ranks("box logits", {"boxes_xyxy": (self.boxes_xyxy, 3), "logits": (self.logits, 3)})
 
 
 @dataclass(frozen=True)
@@ -324,8 +312,7 @@ class TrackTarget(Target):
     labels: Tensor
 
     def __post_init__(self) -> None:
-        _check_rank("track target masks", self.masks, 5)
-        _check_rank("track target labels", self.labels, 2)
+        _check_ranks("track target", {"masks": (self.masks, 5), "labels": (self.labels, 2)})
 
     @classmethod
     def example(cls, batch: int, size: int, classes: int) -> TrackTarget:
@@ -351,8 +338,7 @@ class TrackLogits(HeadOutput):
     masks: Tensor
 
     def __post_init__(self) -> None:
-        _check_rank("track logits logits", self.logits, 3)
-        _check_rank("track logits masks", self.masks, 5)
+        _check_ranks("track logits", {"logits": (self.logits, 3), "masks": (self.masks, 5)})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from mlkit_core import ComponentSpec, Config, hookimpl
 from mlkit_core.types import (
@@ -144,7 +144,7 @@ class TinyConv(nn.Module):
 
     def forward(self, x):
         self.passes += 1
-        y = self.dropout(F.relu(self.norm(self.conv(x))))
+        y = self.dropout(functional.relu(self.norm(self.conv(x))))
         return Features(maps={"p1": y}, vector=y.mean((2, 3)))
 
 
@@ -165,7 +165,7 @@ class TinyLinear(nn.Module):
         self.proj = nn.Linear(12, width)
 
     def forward(self, x):
-        patches = F.pixel_unshuffle(x, 2).movedim(1, -1)  # [R, h, w, 12]
+        patches = functional.pixel_unshuffle(x, 2).movedim(1, -1)  # [R, h, w, 12]
         y = torch.tanh(self.proj(patches)).movedim(-1, 1)
         return Features(maps={"p1": y}, vector=y.mean((2, 3)))
 
@@ -200,7 +200,9 @@ class TinyMask(nn.Module):
 
     def forward(self, scope):
         (features,) = scope[self.on].maps.values()
-        return MaskLogits(F.interpolate(self.cls(features), scale_factor=2.0, mode="bilinear"))
+        return MaskLogits(
+            functional.interpolate(self.cls(features), scale_factor=2.0, mode="bilinear")
+        )
 
     def decode(self, output, meta):
         return [MaskPrediction(p[0]) for p in output.logits.sigmoid()]
@@ -272,7 +274,7 @@ class Projected(nn.Module):
     def forward(self, output, batch, step):
         vectors = self.project(output.scope[self.role].vector).reshape(-1, 3, 3)
         a, p, n = vectors.unbind(1)
-        loss = F.relu((a - p).square().sum(1) - (a - n).square().sum(1) + 1)
+        loss = functional.relu((a - p).square().sum(1) - (a - n).square().sum(1) + 1)
         if self.training:
             self.mean.lerp_(loss.detach().mean(), 0.1)
         return {"triplet": Ratio(loss.sum(), float(len(loss)))}

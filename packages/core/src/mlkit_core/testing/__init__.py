@@ -12,7 +12,6 @@ class TestAcme(PluginContract):
 from __future__ import annotations
 
 from mlkit_core.testing.contract import PluginContract
-from mlkit_core.testing.fixtures import mlkit_plugins
 from mlkit_core.testing.subject import ContractError, Subject, validated
 
-__all__ = ["ContractError", "PluginContract", "Subject", "mlkit_plugins", "validated"]
+__all__ = ["ContractError", "PluginContract", "Subject", "validated"]

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
-from mlkit_core.testing import data_checks as data
-from mlkit_core.testing import part_checks as part
-from mlkit_core.testing import plugin_checks
-from mlkit_core.testing.subject import ContractError, Subject
+import torch
+
+from mlkit_core.plugins import Catalogue
+from mlkit_core.testing.checks import CHECKS
+from mlkit_core.testing.subject import Subject, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pytest
 
-    from mlkit_core.plugins.specs import ComponentSpec, Kind
+    from mlkit_core.plugins import ComponentSpec
+    from mlkit_core.testing.checks import Check
 
-_MODULE = (
-    part.check_gradients,
-    part.check_state_dict,
-    part.check_deterministic,
-    part.check_batch_of_one,
-    part.check_bad_input,
-)
-CHECKS: Mapping[Kind, tuple[Callable[[Subject], None], ...]] = {
-    "encoder": (part.check_encoder_declares, part.check_published_shapes, *_MODULE),
-    "fusion": (part.check_published_shapes, *_MODULE),
-    "head": (part.check_head_output, *_MODULE),
-    "loss": (
-        part.check_loss_parts,
-        part.check_loss_rows,
-        part.check_loss_of_one,
-        part.check_gradients,
-        part.check_state_dict,
-    ),
-    "data": (
-        data.check_data_declares,
-        data.check_data_units,
-        data.check_data_load,
-        data.check_data_collate,
-        data.check_data_cache,
-        data.check_data_open,
-        data.check_data_bad_input,
-    ),
-    "metric": (data.check_metric_values, data.check_metric_merges),
-    "trainer": (data.check_trainer,),
-    "extractor": (data.check_extractor,),
+HEAVY = {
+    *("torch", "torchvision", "timm", "ultralytics", "transformers", "segment_anything"),
+    *("sklearn", "cv2", "numpy", "accelerate", "pandas", "numba", "matplotlib"),
 }
 
 
@@ -56,41 +32,24 @@ class PluginContract:
     plugin: str
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one test for each component, and one for each of its checks."""
-        if "spec" not in metafunc.fixturenames:
-            return
-        try:
-            specs = plugin_checks.specs_of(self.plugin)
-        except ContractError:
-            specs = ()  # test_plugin_is_light says why
-        if "check" not in metafunc.fixturenames:
-            metafunc.parametrize("spec", specs, ids=[f"{s.kind}/{s.name}" for s in specs])
-            return
-        cases = [(s, check) for s in specs if s.example for check in CHECKS[s.kind]]
-        names = [f"{s.kind}/{s.name}-{check.__name__[6:]}" for s, check in cases]
-        metafunc.parametrize(("spec", "check"), cases, ids=names)
+        """Make one test for each check of each component."""
+        if "check" in metafunc.fixturenames:
+            entries = Catalogue.from_plugins({"tested": self.plugin}).components()
+            cases = [(spec, check) for spec, _ in entries for check in CHECKS[spec.kind]]
+            names = [f"{spec.kind}/{spec.name}-{check.__name__[6:]}" for spec, check in cases]
+            metafunc.parametrize(("spec", "check"), cases, ids=names)
 
-    def test_plugin_is_light(self) -> None:
-        """Importing plugin and configs loads no heavy module."""
-        plugin_checks.check_light(self.plugin)
+    def test_plugin(self) -> None:
+        """The plugin loads, is of this API version, and imports no heavy module, nor do configs."""
+        found = Catalogue.from_plugins({"tested": self.plugin})
+        require(not found.failures, f"{self.plugin} does not load: {found.failures}")
+        configs = {spec.config.partition(":")[0] for spec, _ in found.entries if spec.config}
+        modules = ", ".join(["sys", self.plugin, *sorted(configs)])
+        code = f"import {modules}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+        heavy = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+        require(not heavy, f"{self.plugin} or a config loads {heavy}; import it inside functions")
 
-    def test_plugin_states_its_api(self) -> None:
-        """MLKIT_API is there and right."""
-        plugin_checks.check_api(self.plugin)
-
-    def test_spec_names_what_exists(self, spec: ComponentSpec) -> None:
-        """Targets, configs and examples import."""
-        plugin_checks.check_spec(spec)
-
-    def test_options_are_keywords(self, spec: ComponentSpec) -> None:
-        """The config's fields are the constructor's keywords."""
-        plugin_checks.check_options(spec)
-
-    def test_component(
-        self,
-        spec: ComponentSpec,
-        check: Callable[[Subject], None],
-        tmp_path: Path,
-    ) -> None:
+    def test_component(self, spec: ComponentSpec, check: Check, tmp_path: Path) -> None:
         """One check of one component."""
-        check(Subject.of(spec, tmp_path))
+        with torch.random.fork_rng(devices=[]):
+            check(Subject.of(spec, tmp_path))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from mlkit_core.errors import BuildError, PluginError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mlkit_core.config.frame import LoraOptions
 
 

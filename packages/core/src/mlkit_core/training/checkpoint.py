@@ -94,7 +94,7 @@ def link(folder: Path, name: str, checkpoint: str) -> None:
 
 
 def prune(folder: Path, keep: set[str]) -> None:
-    """Remove checkpoints that neither `last` nor `best` names, and leftovers of interrupted writes."""
+    """Remove all but these checkpoints, and what interrupted writes left over."""
     for path in (folder / "checkpoints").iterdir():
         if path.name not in keep:
             shutil.rmtree(path, ignore_errors=True)

@@ -263,7 +263,7 @@ class StageLoop:
         self.engine.wait()
 
     def kept(self) -> dict[str, torch.Tensor]:
-        """Return what the next stage carries on, on the CPU: the averaged weights where there are."""
+        """Return what the next stage carries on, on the CPU: averages where there are any."""
         tensors = {
             n: t.detach() for n, t in self.stage.model.state_dict().items()
         } | self.average.values

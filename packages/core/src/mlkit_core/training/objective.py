@@ -155,7 +155,7 @@ class Objective:
             step_for: Seeds all generators for a micro-step and returns where training stands.
 
         Raises:
-            TrainingError: A value is not finite (on all ranks alike), or no loss reaches a parameter.
+            TrainingError: A value is not finite (all ranks raise), or no loss reaches a parameter.
         """
         ahead = self._divisors_ahead(loaded, step_for) if len(loaded) > 1 else None
         sums: dict[str, Tensor] = {}

@@ -155,7 +155,7 @@ class WeightAverage:
                 tensor.copy_(values[name])
 
     def restore(self, raw: Mapping[str, Tensor]) -> None:
-        """Take the live weights, as a checkpoint keeps them, for the average; put the raw ones back."""
+        """Take the live weights for the average, as checkpoints keep them; put back the raw."""
         if self.values:
             self.values = {n: t.detach().clone() for n, t in self._live().items()}
             self.put(raw)

@@ -87,7 +87,7 @@ class _MicroSteps(Dataset["list[Batch]"]):
 def training_batches(
     data: Data, units: Sequence[Sequence[Draw]], deal: Deal, *, rank: int, start: int, workers: int
 ) -> Iterator[list[list[Batch]]]:
-    """Yield for each optimiser step from `start` on this rank's micro-steps, each a list of batches."""
+    """Yield this rank's micro-steps, each a list of batches, for each step from `start` on."""
     if not units:
         raise DataError("data: the split 'train' has no units")
     steps = deal.steps(len(units))

@@ -39,7 +39,7 @@ class SupervisedTrainer:
         """Train all stages, or go on where the run folder stands.
 
         Raises:
-            RunFolderError: The folder exists and `run.resume` is off, or does not belong to this file.
+            RunFolderError: The folder exists and `resume` is off, or belongs to another file.
             TrainingError: A value is not finite; what was saved stays.
         """
         return Fit(run).run()
