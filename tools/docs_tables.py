@@ -13,6 +13,8 @@ import argparse
 import inspect
 import re
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,11 +101,39 @@ def components() -> str:
     return "\n\n".join(parts)
 
 
+def flow_angioseg() -> str:
+    """Return the way of angioseg's data through the model of `mlkit init angioseg`."""
+    return flow("angioseg")
+
+
+def flow(example: str) -> str:
+    """Return the description of an example's run file, without the ranges of noise."""
+    from mlkit_core.config import load_config
+    from mlkit_core.plugins import import_target
+    from mlkit_core.report.describe import Description, describe
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(import_target(load_catalogue().find_example(example).text)())
+        description = describe(load_config(path))
+    stages = [
+        replace(
+            stage,
+            tensors=[
+                {k: v for k, v in row.items() if k not in ("min", "max")} for row in stage.tensors
+            ],
+        )
+        for stage in description.stages
+    ]
+    return Description(description.run, tuple(stages)).markdown()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "verbs": verbs,
     "verb-options": verb_options,
     "hooks": hooks,
     "components": components,
+    "flow-angioseg": flow_angioseg,
 }
 
 

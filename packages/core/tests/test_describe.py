@@ -7,8 +7,8 @@ import json
 import pytest
 
 from mlkit_core.config import load_config
-from mlkit_core.describe import describe
 from mlkit_core.errors import BuildError
+from mlkit_core.report.describe import describe
 
 STAGED = """
 name: two

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlkit_core.pictures import (
+from mlkit_core.report.pictures import (
     FALSE,
     HIT,
     MISSED,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mlkit_core.errors import InputError
-from mlkit_core.predictions import PredictionWriter, coco_entries, uncompressed_rle
+from mlkit_core.report.predictions import PredictionWriter, coco_entries, uncompressed_rle
 from mlkit_core.types import (
     Batch,
     BoxPrediction,

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-import mlkit_core.tensorboard
+import mlkit_core.report.tensorboard
 from mlkit_core.plugins import Catalogue, using
 
 
 @pytest.fixture
 def relay():
-    catalogue = Catalogue.from_plugins({"tensorboard": mlkit_core.tensorboard})
+    catalogue = Catalogue.from_plugins({"tensorboard": mlkit_core.report.tensorboard})
     assert not catalogue.failures
     return catalogue.hook
 
@@ -76,7 +76,7 @@ def test_a_real_run_writes_its_losses(make_run, miniatures, monkeypatch):
     import mlkit_core.plugin
 
     monkeypatch.setenv("MLKIT_TENSORBOARD", "1")
-    plugins = {"core": mlkit_core.plugin, "mini": miniatures, "tb": mlkit_core.tensorboard}
+    plugins = {"core": mlkit_core.plugin, "mini": miniatures, "tb": mlkit_core.report.tensorboard}
     with using(Catalogue.from_plugins(plugins)):
         run = make_run("trainer.epochs=1")
         run.fit()

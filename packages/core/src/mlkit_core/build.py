@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ def input_needs(
         readers = [role for role in model.encoders if model.reads[role] == source]
         modules = [model.encoders[role] for role in readers]
         sizes = [set(m.sizes) for m in modules if getattr(m, "sizes", None)]  # pyright: ignore
-        multiple = _least_common_multiple(int(getattr(m, "size_multiple", 1)) for m in modules)
+        multiple = math.lcm(*(int(getattr(m, "size_multiple", 1)) for m in modules))
         legal = set.intersection(*sizes) if sizes else None
         legal = {s for s in legal if s % multiple == 0} if legal is not None else None
         if legal is not None and not legal:
@@ -162,12 +163,6 @@ def input_needs(
             skip=source in skip,
         )
     return needs
-
-
-def _least_common_multiple(values: Any) -> int:  # noqa: ANN401  # an iterable of int
-    import math
-
-    return math.lcm(*values)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,6 @@ class MlkitError(Exception):
         super().__init__(message)
         self.hint = hint
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep the hint when a worker process sends the error back."""
-        return (_rebuild, (type(self), str(self), self.hint))
-
-
-def _rebuild(kind: type[MlkitError], message: str, hint: str) -> MlkitError:
-    return kind(message, hint=hint)
-
 
 class InputError(MlkitError):
     """What the user gave is wrong: a file, an argument, a name."""
@@ -45,11 +37,7 @@ class ConfigError(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the list of problems when a worker process sends the error back."""
-        return (_rebuild_config, (self.problems, self.hint))
-
-
-def _rebuild_config(problems: list[str], hint: str) -> ConfigError:
-    return ConfigError(problems, hint=hint)
+        return (type(self), (self.problems,), {"hint": self.hint})
 
 
 class PluginError(InputError):

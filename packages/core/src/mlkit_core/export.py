@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mlkit_core.build import input_needs
 from mlkit_core.errors import PluginError, TrainingError
-from mlkit_core.synthetic import named_tensors, synthetic_batch
+from mlkit_core.report.synthetic import named_tensors, synthetic_batch
 from mlkit_core.tensors import flatten, unflatten
 from mlkit_core.training import adapters
 from mlkit_core.training.evaluation import evaluating

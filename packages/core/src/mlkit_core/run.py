@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,14 @@ class Run:
             raise RunFolderError(f"{path}: stage {carried[0].stage!r} is not in the run file")
         return restore_stage(config, carried, with_losses=False), config, path
 
+    def _ready(self, which: str) -> tuple[Stage, Engine, Path]:
+        """Return a checkpoint's stage on this machine's device, its data bound."""
+        stage, config, path = self.stage_of(which)
+        engine = Engine(_trainer_options(config).get("precision", "fp32"))
+        stage.model.to(engine.device)
+        stage.data.bind(input_needs(stage.model, config.encoders))
+        return stage, engine, path
+
     def evaluate(self, split: str = "val", which: str = "best") -> Evaluation:
         """Return the metrics of a checkpoint over a split; write them, and pictures, to the folder.
 
@@ -87,19 +96,15 @@ class Run:
             split: "val", "test" or "train".
             which: "best", "last", a checkpoint's name or path.
         """
-        from mlkit_core.pictures import PictureBook
+        from mlkit_core.report.pictures import PictureBook
 
-        stage, config, path = self.stage_of(which)
+        stage, engine, path = self._ready(which)
+        config, classes = stage.config, len(stage.classes)
         if not config.metrics:
             raise BuildError("metrics: the run file names none")
-        engine = Engine(_precision(config))
-        stage.model.to(engine.device)
-        stage.data.bind(input_needs(stage.model, config.encoders))
-        book = PictureBook(self.folder / "pictures" / split, limit=_pictures(config))
-
-        def make() -> Any:  # noqa: ANN401  # metrics by name
-            return build_metrics(config.metrics, len(stage.classes))
-
+        limit = _trainer_options(config).get("pictures", 8)
+        book = PictureBook(self.folder / "pictures" / split, limit=limit)
+        make = partial(build_metrics, config.metrics, classes)
         found = evaluate(stage.model, stage.data, make, split, engine, seen=book.add)
         if engine.is_main:
             book.close()
@@ -107,19 +112,14 @@ class Run:
         return found
 
     def _write(self, found: Evaluation, stage: Stage, split: str, path: Path) -> None:
-        record = {
-            "split": split,
-            "checkpoint": path.name,
-            "stage": stage.config.name,
-            "weights": stage.weights,
-            "metrics": found.metrics,
-            "rows": found.rows,
-        }
-        _write_aside(self.folder / f"eval-{split}.json", json.dumps(record, indent=1) + "\n")
+        about = {"split": split, "checkpoint": path.name, "stage": stage.config.name}
+        record = {**about, "weights": stage.weights, **asdict(found)}
+        aside, target = self.folder / ".eval.part", self.folder / f"eval-{split}.json"
+        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        aside.replace(target)
         if found.rows:
-            target = self.folder / f"eval-{split}.csv"
             names = list(dict.fromkeys(key for row in found.rows for key in row))
-            with target.open("w", newline="", encoding="utf-8") as file:
+            with target.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, names)
                 writer.writeheader()
                 writer.writerows(found.rows)
@@ -132,12 +132,9 @@ class Run:
             out: Folder; made.
             which: Checkpoint.
         """
-        from mlkit_core.predictions import PredictionWriter
+        from mlkit_core.report.predictions import PredictionWriter
 
-        stage, config, _ = self.stage_of(which)
-        engine = Engine(_precision(config))
-        stage.model.to(engine.device)
-        stage.data.bind(input_needs(stage.model, config.encoders))
+        stage, engine, _ = self._ready(which)
         writer = PredictionWriter(out, stage.classes)
         batches = (to_device(batch, engine.device) for batch in stage.data.open(inputs))
         with evaluating(stage.model), engine.autocast():
@@ -146,22 +143,8 @@ class Run:
         return writer.close()
 
 
-def _write_aside(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-
-
-def _option(config: StageConfig, name: str, default: Any) -> Any:  # noqa: ANN401  # any option
-    return config.trainer.options.get(name, default) if config.trainer is not None else default
-
-
-def _precision(config: StageConfig) -> str:
-    return str(_option(config, "precision", "fp32"))
-
-
-def _pictures(config: StageConfig) -> int:
-    return int(_option(config, "pictures", 8))
+def _trainer_options(config: StageConfig) -> Mapping[str, Any]:
+    return config.trainer.options if config.trainer is not None else {}
 
 
 def load_run(path: Path | str, overrides: Sequence[str] = ()) -> Run:
@@ -177,9 +160,8 @@ def load_run(path: Path | str, overrides: Sequence[str] = ()) -> Run:
     path = Path(path)
     if path.is_dir():
         if not (path / "run.yaml").is_file():
-            raise RunFolderError(
-                f"{path}: holds no run.yaml", hint="give a run file or a run's folder"
-            )
+            hint = "give a run file or a run's folder"
+            raise RunFolderError(f"{path}: holds no run.yaml", hint=hint)
         return Run(load_config(path / "run.yaml", overrides), path)
     config = load_config(path, overrides)
     return Run(config, Path("runs") / config.name)

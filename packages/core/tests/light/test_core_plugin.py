@@ -1,6 +1,6 @@
 """What mlkit-core itself yields."""
 
-from mlkit_core.config.components import config_model
+from mlkit_core.config.fields import config_model
 from mlkit_core.plugins import Catalogue
 
 CORE = Catalogue.from_plugins({"core": "mlkit_core.plugin"})

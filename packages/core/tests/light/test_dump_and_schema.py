@@ -52,7 +52,7 @@ def test_every_reference_of_the_schema_resolves(toy, make_plugin):
     whole = schema(_without_lost(toy, make_plugin))
     names = {ref.removeprefix("#/$defs/") for ref in _refs(whole)}
     assert names <= set(whole["$defs"])
-    assert {"data", "encoder", "head", "ModelFrame", "LoraFrame"} <= names
+    assert {"data", "encoder", "head", "ModelParts", "LoraOptions"} <= names
 
 
 def test_the_schema_ties_options_to_the_name(toy, make_plugin):

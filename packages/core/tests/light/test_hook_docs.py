@@ -32,7 +32,7 @@ def components(catalogue: Catalogue, plugin: ModuleType, folder: Path) -> None:
     assert catalogue.find("trainer", "acme-engine").spec.frame_keys == ("data", "seed")
     options = _run(_snippets("mlkit_components")[1], "acme_config").AcmeNetConfig
     assert issubclass(options, Config)
-    assert options(stem={"name": "timm"}).stem.kind == "encoder"
+    assert options(stem={"name": "timm", "model": "resnet18"}).stem.spec.kind == "encoder"
 
 
 def commands(catalogue: Catalogue, plugin: ModuleType, folder: Path) -> None:

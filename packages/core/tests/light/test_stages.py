@@ -139,13 +139,15 @@ def test_a_file_that_only_stages_complete_is_right(good_run, load):
 @pytest.mark.parametrize("key", ["seed", "stages", "init_from"])
 def test_what_holds_for_the_run_cannot_change_in_a_stage(key, good_run, problems):
     found = problems(f"{good_run}stages:\n  - name: one\n    {key}: 3\n")
-    assert found == [f"run.yaml:21: stages[0].{key}: a stage cannot change '{key}'"]
+    assert found == [
+        f"run.yaml:21: stages[0].{key}: a stage cannot change this; it holds for the whole run"
+    ]
 
 
 def test_stages_need_names_of_their_own(good_run, problems):
     stages = "stages:\n  - {name: one}\n  - {name: one}\n  - {freeze: []}\n  - {name: a.b}\n  - 3\n"
     assert problems(good_run + stages) == [
-        "run.yaml:21: stages[1].name: two stages are named 'one'",
+        "run.yaml:21: stages[1]: two stages are named 'one'",
         "run.yaml:22: stages[2].name: required field is missing",
         "run.yaml:23: stages[3].name: must be letters, digits, '_' and '-' only, got 'a.b'",
         "run.yaml:24: stages[4]: input should be a mapping, got 3",
@@ -153,9 +155,7 @@ def test_stages_need_names_of_their_own(good_run, problems):
 
 
 def test_an_empty_list_of_stages_is_refused(good_run, problems):
-    assert problems(good_run + "stages: []\n") == [
-        "run.yaml:19: stages: input should be a list of at least one stage"
-    ]
+    assert problems(good_run + "stages: []\n") == ["run.yaml:19: stages: needs at least one"]
 
 
 def test_a_misspelt_key_of_a_stage_has_a_hint(good_run, problems):

@@ -92,10 +92,20 @@ def schema() -> None:
     emit_json(schema())
 
 
-def describe(run_file: RunFile, overrides: Overrides = [], as_json: Json = False) -> None:
+def describe(
+    run_file: RunFile,
+    overrides: Overrides = [],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a page of documentation.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the data's way through the model: tensors, shapes, ranges, parameters, losses."""
     from mlkit_core.config import load_config
-    from mlkit_core.describe import describe
+    from mlkit_core.report.describe import describe
 
     description = describe(load_config(run_file, overrides))
-    emit_json(description.as_dict()) if as_json else emit(description.text())
+    if as_json:
+        emit_json(description.as_dict())
+    else:
+        emit(description.markdown() if markdown else description.text())

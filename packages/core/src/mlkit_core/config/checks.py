@@ -4,81 +4,86 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlkit_core.config.components import listed
-from mlkit_core.config.explain import MISSING
-from mlkit_core.config.model import RunFrame
+from mlkit_core.config import explain, fields, frame, merge
+from mlkit_core.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from mlkit_core.config.frame import Part
     from mlkit_core.config.tree import Node, Problem
+    from mlkit_core.plugins import Catalogue, ComponentSpec
 
 _TRAINING_ONLY = ("losses", "trainer", "optimizer", "freeze", "fresh")
 
 
-def cross_checks(root: Node, tree: Node, trainer: Part | None) -> Iterator[Problem]:
-    """Yield what is wrong between the keys of a stage.
+def cross_checks(root: Node, whole: Node, catalogue: Catalogue) -> Iterator[Problem]:
+    """Yield what is wrong between the keys of a run file.
 
     Args:
-        root: The whole file.
-        tree: The stage, merged.
-        trainer: None for a stage with an extractor, or where the trainer is itself wrong.
+        root: The file as it stands.
+        whole: The same with complete stages.
+        catalogue: Tells which trainers have a model of their own.
     """
-    if tree.get("extractor") is not None:
-        for node in filter(None, map(tree.get, _TRAINING_ONLY)):
+    yield from _required(whole, "stages")
+    yield from _repeated(whole.listed("stages"), "two stages are named {!r}")
+    for node in (stage.get(key) for stage in root.listed("stages") for key in merge.OF_RUN[1:]):
+        if node:
+            yield node.problem("a stage cannot change this; it holds for the whole run")
+    for stage in whole.listed("stages"):
+        yield from _stage(root, stage, _trainer(stage, catalogue))
+
+
+def _stage(root: Node, stage: Node, trainer: ComponentSpec | None) -> Iterator[Problem]:
+    if stage.get("extractor"):
+        for node in filter(None, map(stage.get, _TRAINING_ONLY)):
             yield node.problem("not allowed beside an extractor")
-        yield from _required(tree, ("data",))
-    elif trainer is not None and trainer.spec.own_model:
-        yield from _own_model(root, tree, trainer)
-    elif trainer is not None:
-        yield from _required(tree, ("data", "model", "losses"))
-        losses = tree.get("losses")
-        if losses is not None and losses.value == []:
-            yield losses.problem("needs at least one loss")
-    yield from _labels(tree)
+        yield from _required(stage, "data")
+    elif trainer and trainer.own_model:
+        yield from _ignored({**root.fields, **stage.fields}, trainer)
+    elif trainer:
+        yield from _required(stage, "data", "model", "losses")
+    taken = "role {!r} is taken by an encoder or another fusion; write another with `as:`"
+    roles = stage.get("model", "encoders")
+    fusions = stage.listed("model", "fusion")
+    yield from _repeated(fusions, taken, "fused", roles.fields if roles else ())
+    twice = "two losses are called {!r}; give one an `as:`"
+    yield from _repeated(stage.listed("losses"), twice)
+    yield from _repeated(stage.listed("metrics"), "metric {!r} is listed twice")
 
 
-def _required(tree: Node, keys: tuple[str, ...]) -> Iterator[Problem]:
+def _trainer(stage: Node, catalogue: Catalogue) -> ComponentSpec | None:
+    name = stage.get("trainer", "name")
+    try:
+        return catalogue.find("trainer", str(name.value)).spec if name else None
+    except PluginError:  # told where the trainer is read
+        return None
+
+
+def _required(tree: Node, *keys: str) -> Iterator[Problem]:
     for key in keys:
-        if tree.get(key) is None:
-            yield tree.problem(MISSING, key)
+        node = tree.get(key)
+        if node is None:
+            yield tree.problem(explain.MISSING, key)
+        elif node.value in ([], {}):
+            yield node.problem("needs at least one")
 
 
-def _own_model(root: Node, tree: Node, trainer: Part) -> Iterator[Problem]:
-    honoured = ("name", "trainer", *trainer.spec.frame_keys)
-    for key, node in {**root.fields, **tree.fields}.items():
-        known = key in RunFrame.model_fields and node.value is not None
-        if known and key not in honoured:
-            yield node.problem(
-                f"trainer {trainer.name!r} has a model of its own and would ignore this; "
-                f"it honours {', '.join(honoured)}"
-            )
+def _ignored(given: dict[str, Node], trainer: ComponentSpec) -> Iterator[Problem]:
+    honoured = ("name", "trainer", *trainer.frame_keys)
+    why = f"trainer {trainer.name!r} has a model of its own and would ignore this"
+    for key in {*fields.keys_of(frame.StageConfig), *merge.OF_RUN} & given.keys() - {*honoured}:
+        if given[key].value is not None:
+            yield given[key].problem(f"{why}; it honours {', '.join(honoured)}")
 
 
-def _labels(tree: Node) -> Iterator[Problem]:
-    encoders = tree.get("model", "encoders")
-    roles = set(encoders.fields) if encoders else set[str]()
-    for label, node, again in _repeats(listed(tree.get("model", "fusion")), "fused"):
-        if label in roles:
-            yield node.problem(f"an encoder fills role {label!r}; write another with `as:`")
-        elif again:
-            yield node.problem(f"two fusions write role {label!r}; give one another `as:`")
-    for label, node, again in _repeats(listed(tree.get("losses")), None):
-        if again:
-            yield node.problem(f"two losses are called {label!r}; give one an `as:`")
-    for label, node, again in _repeats(listed(tree.get("metrics")), None):
-        if again:
-            yield node.problem(f"metric {label!r} is listed twice")
-
-
-def _repeats(nodes: list[Node], default: str | None) -> Iterator[tuple[str, Node, bool]]:
-    """Yield each item's label (`as`, else `default`, else its bare name) and whether it repeats."""
-    seen: set[str] = set()
-    for node in nodes:
-        name = node.get("as") or node.get("name")
-        if name is None or not isinstance(name.value, str):
-            continue
-        label = name.value if node.get("as") else default or name.value.rpartition("/")[2]
-        yield label, node, label in seen
-        seen.add(label)
+def _repeated(
+    items: list[Node], message: str, default: str = "", taken: Iterable[str] = ()
+) -> Iterator[Problem]:
+    """Yield a problem for each item whose label (`as`, else `default`, else its name) is taken."""
+    seen = {*taken}
+    for item in items:
+        said = item.get("as") or (None if default else item.get("name"))
+        label = str(said.value).rpartition("/")[2] if said else default
+        if label in seen:
+            yield item.problem(message.format(label))
+        seen |= {label} - {""}

@@ -2,120 +2,99 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+import json
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlkit_core.config.tree import Node, Problem, joined, locate
 from mlkit_core.plugins.catalogue import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from pydantic_core import ErrorDetails
 
+    from mlkit_core.errors import PluginError
+
 MISSING = "required field is missing"
-_FINAL = "mlkit"  # the type of errors whose message is already ours
-_SHAPES = {
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "dict_type": "a mapping",
-    "tuple_type": "a list",
-    "list_type": "a list",
+PART_NAME = r"^[A-Za-z0-9_-]+$"
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+DOTTED = r"^([A-Za-z0-9_-]+|\[\d+-\d+\])(\.([A-Za-z0-9_-]+|\[\d+-\d+\]))*$"
+WEIGHTS = r"^(auto|none|hf:[^/\s]+/\S+|.+\.(safetensors|pt|pth))$"
+MUST_BE = {
+    PART_NAME: "letters, digits, '_' and '-' only",
+    RUN_NAME: "a folder's name: letters, digits, '.', '_', '-'",
+    DOTTED: "dotted names such as encoders.image.blocks.[0-5]",
+    WEIGHTS: "auto, none, a .safetensors, .pt or .pth file, or hf:owner/repository/file",
 }
-_LONGEST = 60
-_Loc = tuple[int | str, ...]
+_OURS = "mlkit"  # the type of errors that are already in our words
+_SHAPES = {
+    "model_type": "mapping",
+    "dict_type": "mapping",
+    "tuple_type": "list",
+    "list_type": "list",
+}
 
 
-def explained(
-    error: ValidationError, model: type[BaseModel], also: Iterable[str] = ()
-) -> Iterator[tuple[_Loc, str, str]]:
-    """Yield location, message and `, got …` (or nothing) of each error.
-
-    Args:
-        error: From validating with `model`.
-        model: Whose fields the hints name.
-        also: Further names that are known at the top, for hints.
-    """
-    for item in error.errors():
-        loc, kind = item["loc"], item["type"]
-        if kind == "extra_forbidden":
-            known = _names_at(model, loc[:-1]) + (list(also) if len(loc) == 1 else [])
-            few = "; it takes no options" if known == ["name"] else ""
-            yield loc, f"unknown field{few or suggest(str(loc[-1]), known)}", ""
-        elif kind == "missing":
-            yield loc, MISSING, ""
-        else:
-            yield loc, *_worded(item)
+def in_our_words(error: ValidationError, known: list[str]) -> ValidationError:
+    """Return the error with every message final; `known` are the names that hints may offer."""
+    details = [
+        _detail(item["loc"], item["input"], **_words(item, known)) for item in error.errors()
+    ]
+    return ValidationError.from_exception_data("run file", details)
 
 
-def _worded(item: ErrorDetails) -> tuple[str, str]:
-    kind, message = item["type"], item["msg"]
-    if kind == _FINAL:
-        return message, ""
-    if kind in ("value_error", "assertion_error"):
-        return str(item.get("ctx", {}).get("error", message)), ""
-    if kind in ("too_short", "too_long"):
-        return message[0].lower() + message[1:].replace(" after validation", ""), ""
+def of_name(error: PluginError) -> ValidationError:
+    """Return what is wrong with the `name` of a component."""
+    detail = _detail(("name",), None, message=str(error), hint=error.hint)
+    return ValidationError.from_exception_data("run file", [detail])
+
+
+def _detail(
+    loc: tuple[int | str, ...], value: object, *, message: str, got: str = "", hint: str = ""
+) -> InitErrorDetails:
+    """Return an error; those of a union's branches differ in `message`, never in `got`."""
+    words = {"message": message, "got": got, "hint": hint}
+    error = PydanticCustomError(_OURS, "{message}{got}", words)
+    return InitErrorDetails(type=error, loc=loc, input=value)
+
+
+def _words(item: ErrorDetails, known: list[str]) -> dict[str, str]:
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == _OURS:
+        return context
+    if kind == "missing":
+        return {"message": MISSING}
+    if kind == "extra_forbidden":
+        names = known if len(item["loc"]) == 1 else []
+        few = "; it takes no options" if names == ["name"] else suggest(str(item["loc"][-1]), names)
+        return {"message": f"unknown field{few}"}
+    if "error" in context:  # raised by a validator, in words of its own
+        return {"message": str(context["error"])}
+    message = item["msg"][0].lower() + item["msg"][1:]
     if kind in _SHAPES:
-        message = f"input should be {_SHAPES[kind]}"
-    return message[0].lower() + message[1:], f", got {_shown(item['input'])}"
+        message = f"input should be a {_SHAPES[kind]}"
+    elif context.get("pattern") in MUST_BE:
+        message = f"must be {MUST_BE[context['pattern']]}"
+    return {"message": message, "got": f", got {_shown(item['input'])}"}
 
 
 def _shown(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = repr(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return json.dumps(value) if value is None or isinstance(value, bool) else f"{value!r:.60}"
 
 
-def final(errors: Iterable[tuple[_Loc, str]]) -> ValidationError:
-    """Return a validation error with finished messages, for an option that is a component."""
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError(_FINAL, "{text}", {"text": message}), loc=loc, input=None
-        )
-        for loc, message in errors
-    ]
-    return ValidationError.from_exception_data("component", details)
-
-
-def problems_of(
-    error: ValidationError, node: Node, model: type[BaseModel], also: Iterable[str] = ()
-) -> list[Problem]:
+def problems_of(error: ValidationError, root: Node) -> list[Problem]:
     """Return the problems of a tree, each where its value was written; unions become one."""
-    found: dict[tuple[str, str], tuple[Node, list[str | int], list[str], str]] = {}
-    for loc, message, got in explained(error, model, also):
-        at, rest = locate(node, loc)
-        below = rest[-1:] if message == MISSING else []
-        key = (at.source, joined(at.path, *below))
-        messages = found[key][2] if key in found else []
-        found[key] = (at, below, [*messages, message], got)
-    return [
-        at.problem(" or ".join(dict.fromkeys(messages)) + got, *below)
-        for at, below, messages, got in found.values()
-    ]
-
-
-def _names_at(model: type[BaseModel], loc: _Loc) -> list[str]:
-    """Return the fields of the models at `loc`; indices and keys of mappings are passed over."""
-    current = [model]
-    for key in loc:
-        fields = [_field(owner, str(key)) for owner in current]
-        inner = [found for field in fields if field for found in _models(field.annotation)]
-        current = inner or current
-    return [field.alias or name for owner in current for name, field in owner.model_fields.items()]
-
-
-def _field(model: type[BaseModel], key: str) -> Any:  # noqa: ANN401  # pydantic's FieldInfo or None
-    named = (f for name, f in model.model_fields.items() if key in (name, f.alias))
-    return next(named, None)
-
-
-def _models(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for item in error.errors():
+        node, rest = locate(root, item["loc"])
+        words = item.get("ctx", {})
+        path = joined(node.path, *rest[-1:] if words["message"] == MISSING else [])
+        found.setdefault((node.source, path), []).append(words)
+    problems: list[Problem] = []
+    for (source, path), words in found.items():
+        message = " or ".join(dict.fromkeys(each["message"] for each in words))
+        problems.append(Problem(source, path, message + words[-1]["got"], words[-1]["hint"]))
+    return problems

@@ -1,39 +1,29 @@
 """Reads a run file: frame, components, stages; every problem at once, before torch is imported."""
 
+# Values of any option, which strict mode cannot follow.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mlkit_core.config.checks import cross_checks
-from mlkit_core.config.components import ComponentReader, Slot, absolutise, sites
-from mlkit_core.config.explain import problems_of
-from mlkit_core.config.frame import (
-    EncoderPart,
-    FusionPart,
-    LoraOptions,
-    LossPart,
-    OptimizerOptions,
-    Part,
-    RunConfig,
-    StageConfig,
-)
-from mlkit_core.config.merge import apply_overrides, stage_trees
-from mlkit_core.config.model import EncoderEntry, LossEntry, RunFrame
-from mlkit_core.config.tree import Node, Problem, parse
+from mlkit_core import plugins
+from mlkit_core.config import checks, explain, merge, tree
+from mlkit_core.config.fields import RunFileContext
+from mlkit_core.config.frame import RunConfig
 from mlkit_core.errors import ConfigError
-from mlkit_core.plugins.loader import load_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mlkit_core.plugins.catalogue import Catalogue
+    from collections.abc import Sequence
 
 
 def load_config(
-    path: Path | str, overrides: Sequence[str] = (), catalogue: Catalogue | None = None
+    path: Path | str, overrides: Sequence[str] = (), catalogue: plugins.Catalogue | None = None
 ) -> RunConfig:
     """Return a run file, validated; no heavy module is imported.
 
@@ -45,30 +35,34 @@ def load_config(
     Raises:
         ConfigError: Anything is wrong; all problems are listed, by line.
     """
-    path, problems = Path(path), list[Problem]()
-    root = parse(_text(path), lambda line: f"{path}:{line}", problems)
-    if root.value is None:
-        root.value = {}
-    if not isinstance(root.value, dict):
-        raise ConfigError([str(root.problem("a run file must be a mapping of keys"))])
-    apply_overrides(root, overrides, problems)
-    reader = ComponentReader(catalogue or load_catalogue(), path.absolute().parent, problems)
-    trees = stage_trees(root, problems)
-    problems += _without_effect(root, [tree for _, tree in trees])
-    stages = [_read_stage(name, root, tree, reader) for name, tree in trees]
-    if problems:
-        lines = [str(problem) for problem in sorted(problems, key=lambda p: p.line)]
-        hint = "; ".join(dict.fromkeys(filter(None, reader.hints)))
-        raise ConfigError(list(dict.fromkeys(lines)), hint=hint)
-    whole = RunFrame.model_validate(trees[0][1].plain(), context=reader.context)
-    return RunConfig(
-        name=whole.name,
-        seed=whole.seed,
-        init_from=whole.init_from,
-        stages=tuple(stage for stage in stages if stage is not None),
-        resolved=root.plain(),
-        path=path,
+    path, problems = Path(path), list[tree.Problem]()
+    root = tree.parse(_text(path), lambda line: f"{path}:{line}")
+    if not isinstance(root.value, dict | None):
+        raise root.error("a run file must be a mapping of keys")
+    merge.apply_overrides(root, overrides, problems)
+    context = RunFileContext(
+        path.absolute().parent, catalogue or plugins.load_catalogue(), merge.OF_RUN
     )
+    whole, config = merge.with_whole_stages(root), None
+    try:
+        config = RunConfig.model_validate(whole.plain(), context=context)
+    except ValidationError as err:
+        problems += explain.problems_of(err, whole)
+    problems += [
+        *merge.without_effect(root, whole),
+        *checks.cross_checks(root, whole, context.catalogue),
+    ]
+    if config is None or problems:
+        lines = dict.fromkeys(str(problem) for problem in sorted(problems, key=_line))
+        hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
+        raise ConfigError(list(lines), hint="; ".join(hints))
+    _write_back(whole, config.model_dump(by_alias=True))
+    return config.model_copy(update={"resolved": root.plain()})
+
+
+def _line(problem: tree.Problem) -> float:
+    number = problem.source.rpartition(":")[2]
+    return int(number) if number.isdigit() else inf  # what was not written in the file is last
 
 
 def _text(path: Path) -> str:
@@ -80,61 +74,14 @@ def _text(path: Path) -> str:
         raise ConfigError([f"{path}: not UTF-8 text: {err.reason} at byte {err.start}"]) from err
 
 
-def _without_effect(root: Node, trees: Sequence[Node]) -> list[Problem]:
-    """Return a problem for each override that every stage replaces by a value of its own."""
-    used = {node.source for tree in trees for node in tree.walk()}
-    found: dict[str, Problem] = {}
-    for key, value in root.fields.items():
-        for node in value.walk() if key != "stages" and trees else ():
-            from_set = node.source.startswith("--set ") and node.value is not None
-            if from_set and node.source not in used:
-                message = f"every stage sets its own; say stages.0.{node.path}=…"
-                found.setdefault(node.source, node.problem(message))
-    return list(found.values())
-
-
-def _read_stage(name: str, root: Node, tree: Node, reader: ComponentReader) -> StageConfig | None:
-    """Return a stage, or None after noting what is wrong with it."""
-    frame, before = None, len(reader.problems)
-    try:
-        frame = RunFrame.model_validate(tree.plain(), context=reader.context)
-        absolutise(tree, frame)
-    except ValidationError as err:
-        reader.problems += problems_of(err, tree, RunFrame)
-    read = {site.slot: reader.read(site) for site in sites(tree)}
-    parts = {slot: part for slot, part in read.items() if part is not None}
-    reader.problems += cross_checks(root, tree, parts.get(("trainer", 0)))
-    return _stage(name, frame, parts) if frame and len(reader.problems) == before else None
-
-
-def _stage(name: str, frame: RunFrame, parts: Mapping[Slot, Part]) -> StageConfig:
-    encoders = frame.model.encoders.items() if frame.model else ()
-    fusions = enumerate(frame.model.fusion if frame.model else ())
-    return StageConfig(
-        name=name,
-        data=parts.get(("data", 0)),
-        encoders={role: _encoder(role, e, parts["encoders", role]) for role, e in encoders},
-        fusions=tuple(FusionPart(**vars(parts["fusion", i]), writes=e.as_) for i, e in fusions),
-        head=parts.get(("head", 0)),
-        losses=tuple(_loss(e, parts["losses", i]) for i, e in enumerate(frame.losses)),
-        metrics=tuple(parts["metrics", i] for i in range(len(frame.metrics))),
-        freeze=frame.freeze,
-        fresh=frame.fresh,
-        optimizer=OptimizerOptions(**frame.optimizer.model_dump()),
-        trainer=parts.get(("trainer", 0)),
-        extractor=parts.get(("extractor", 0)),
-    )
-
-
-def _encoder(role: str, entry: EncoderEntry, part: Part) -> EncoderPart:
-    return EncoderPart(
-        **vars(part),
-        input=entry.input or role,
-        cache=entry.cache,
-        lora=LoraOptions(**entry.lora.model_dump()) if entry.lora else None,
-        weights=str(entry.weights) if entry.weights else None,
-    )
-
-
-def _loss(entry: LossEntry, part: Part) -> LossPart:
-    return LossPart(**vars(part), label=entry.as_ or part.name, weight=entry.weight)
+def _write_back(node: tree.Node, value: object) -> None:
+    """Write resolved paths into the tree, so that the run folder's copy means the same."""
+    if isinstance(node.value, str) and isinstance(value, str | Path):
+        node.value = str(value)
+    elif isinstance(value, list | tuple):
+        for child, item in zip(node.listed(), value, strict=False):
+            _write_back(child, item)
+    elif isinstance(value, Mapping):
+        values = {**value, **value.get("options", {})}  # of a part
+        for key in node.fields.keys() & values.keys():
+            _write_back(node.fields[key], values[key])

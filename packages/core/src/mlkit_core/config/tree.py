@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, nodes
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from mlkit_core.errors import ConfigError
 
@@ -21,24 +19,18 @@ if TYPE_CHECKING:
 _TAG = "tag:yaml.org,2002:"
 # YAML 1.2 knows no dates and no "=": such words are plain strings.
 _STRINGS = {f"{_TAG}timestamp", f"{_TAG}value"}
-_SCALARS = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str")}
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: where it was written, its path, what."""
+    """One thing that is wrong: where it was written, its path, what, and what to do."""
 
     source: str
     path: str
     message: str
+    hint: str = ""
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, self))
-
-    @property
-    def line(self) -> float:
-        """The line in the file, to sort by; what comes from `--set` is last."""
-        line = self.source.rpartition(":")[2]
-        return int(line) if line.isdigit() and not self.source.startswith("--set") else inf
+        return ": ".join(filter(None, self[:3]))
 
 
 @dataclass
@@ -49,25 +41,30 @@ class Node:
     source: str
     path: str
 
-    def plain(self) -> Any:  # noqa: ANN401  # as the YAML says
-        """Return the value without origins."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.plain() for node in self.value]
-        return self.value
+    @property
+    def fields(self) -> dict[str, Node]:
+        """The nodes of a mapping by key; nothing where the value is no mapping."""
+        return self.value if isinstance(self.value, dict) else {}
 
     def get(self, *keys: str) -> Node | None:
         """Return the node under these keys, None where there is none or its value is null."""
         node: Node | None = self
         for key in keys:
             node = node.fields.get(key) if node else None
-        return node if node is not None and node.value is not None else None
+        return node if node and node.value is not None else None
 
-    @property
-    def fields(self) -> dict[str, Node]:
-        """The nodes of a mapping by key; nothing where the value is no mapping."""
-        return self.value if isinstance(self.value, dict) else {}
+    def listed(self, *keys: str) -> list[Node]:
+        """Return the items of the list there; a mapping counts as a list of one, as in `fusion`."""
+        node = self.get(*keys)
+        if node is None or not isinstance(node.value, dict | list):
+            return []
+        return node.value if isinstance(node.value, list) else [node]
+
+    def plain(self) -> Any:  # noqa: ANN401  # as the YAML says
+        """Return the value without origins."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
     def walk(self) -> Iterator[Node]:
         """Yield this node and all below it."""
@@ -78,6 +75,10 @@ class Node:
     def problem(self, message: str, *below: str | int) -> Problem:
         """Return a problem of this value, or of something missing below it."""
         return Problem(self.source, joined(self.path, *below), message)
+
+    def error(self, message: str) -> ConfigError:
+        """Return a problem that nothing can be read after."""
+        return ConfigError([str(self.problem(message))])
 
 
 def joined(path: str, *keys: str | int) -> str:
@@ -97,24 +98,20 @@ def locate(root: Node, keys: Sequence[str | int]) -> tuple[Node, list[str | int]
     for key in keys:
         items = enumerate(root.value) if isinstance(root.value, list) else root.fields.items()
         child = dict[str | int, Node](items).get(key)
-        if child is not None:
-            root, rest = child, []
-        else:
-            rest.append(key)
+        root, rest = (child, []) if child else (root, [*rest, key])
     return root, rest
 
 
-def parse(text: str, source: Callable[[int], str], problems: list[Problem], path: str = "") -> Node:
-    """Return the tree of a YAML text; repeated keys and unknown tags are added to `problems`.
+def parse(text: str, source: Callable[[int], str], path: str = "") -> Node:
+    """Return the tree of a YAML 1.2 text: `1e-3` is a number, `off` a string.
 
     Args:
-        text: YAML 1.2: `1e-3` is a number, `off` a string.
+        text: YAML.
         source: Line, from 1, to what messages call it.
-        problems: Gets what is wrong with single values.
         path: Of the whole tree.
 
     Raises:
-        ConfigError: The text is not YAML.
+        ConfigError: The text is not YAML, a key is repeated, or a tag is unknown.
     """
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -124,55 +121,43 @@ def parse(text: str, source: Callable[[int], str], problems: list[Problem], path
         words = (getattr(err, "context", None), getattr(err, "problem", None))
         what = " ".join(filter(None, words)) or str(err).splitlines()[0]
         raise ConfigError([f"{source(mark.line + 1 if mark else 1)}: not YAML: {what}"]) from err
-    if node is None:
-        return Node(None, source(1), path)
-    return _Reader(yaml, source, problems).read(node, path, node)
+    return _Reader(yaml, source).read(node, path, node) if node else Node(None, source(1), path)
 
 
-class _Reader:
-    def __init__(self, yaml: YAML, source: Callable[[int], str], problems: list[Problem]) -> None:
-        self._yaml, self._source, self._problems = yaml, source, problems
-        self._open: set[int] = set()
+class _Reader(NamedTuple):
+    yaml: YAML
+    source: Callable[[int], str]
+    within: tuple[nodes.Node, ...] = ()
 
-    def read(self, node: Any, path: str, at: Any) -> Node:  # noqa: ANN401  # ruamel's nodes
+    def read(self, node: nodes.Node, path: str, at: nodes.Node) -> Node:
         """Return the tree of `node`, which is written where `at` (it, or its key) starts."""
-        here = Node(None, self._source(at.start_mark.line + 1), path)
-        if id(node) in self._open:
-            self._problems.append(here.problem("an alias must not hold itself"))
-            return here
-        self._open.add(id(node))
-        if isinstance(node, MappingNode):
-            here.value = self._mapping(node, path)
-        elif isinstance(node, SequenceNode):
+        here, tag = Node(None, self.source(at.start_mark.line + 1), path), str(node.tag)
+        if node in self.within:
+            raise here.error("an alias must not hold itself")
+        inner = self._replace(within=(*self.within, node))
+        if isinstance(node, nodes.MappingNode):
+            here.value = inner.mapping(node, path)
+        elif isinstance(node, nodes.SequenceNode):
             items = enumerate(node.value)
-            here.value = [self.read(item, joined(path, index), item) for index, item in items]
+            here.value = [inner.read(item, joined(path, index), item) for index, item in items]
         else:
-            here.value = self._scalar(node, here)
-        self._open.discard(id(node))
+            try:
+                construct = self.yaml.constructor.construct_object
+                here.value = str(node.value) if tag in _STRINGS else construct(node)
+            except (YAMLError, ValueError) as err:
+                what = f"cannot be read as {tag.removeprefix(_TAG)}, got {node.value!r}"
+                raise here.error(what) from err
         return here
 
-    def _mapping(self, node: MappingNode, path: str) -> dict[str, Node]:
+    def mapping(self, node: nodes.MappingNode, path: str) -> dict[str, Node]:
+        """Return the values of a mapping by key."""
         values: dict[str, Node] = {}
         for key, value in node.value:
-            name = key.value if isinstance(key, ScalarNode) else "?"
+            name = key.value if isinstance(key, nodes.ScalarNode) else "?"
             child = self.read(value, joined(path, name), key)
             if name == "?":
-                self._problems.append(child.problem("a key must be a plain word"))
-            elif name in values:
-                message = f"repeated key; it was set at {values[name].source}"
-                self._problems.append(child.problem(message))
-            values.setdefault(name, child)
+                raise child.error("a key must be a plain word")
+            if name in values:
+                raise child.error(f"repeated key; it was set at {values[name].source}")
+            values[name] = child
         return values
-
-    def _scalar(self, node: ScalarNode, here: Node) -> str | float | bool | None:
-        tag = str(node.tag)
-        if tag in _STRINGS:
-            return str(node.value)
-        try:
-            if tag in _SCALARS:
-                return self._yaml.constructor.construct_object(node)
-            message = f"unknown tag {tag}"
-        except (YAMLError, ValueError):
-            message = f"not a {tag.removeprefix(_TAG)}: got {node.value!r}"
-        self._problems.append(here.problem(message))
-        return None

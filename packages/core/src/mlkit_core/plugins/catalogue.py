@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mlkit_core.errors import PluginError
 
@@ -15,31 +15,16 @@ if TYPE_CHECKING:
 
     import pluggy
 
-    from mlkit_core.plugins.specs import (
-        CheckSpec,
-        CommandSpec,
-        ComponentSpec,
-        ExampleSpec,
-        Kind,
-        PluginFailure,
-    )
+    from mlkit_core.plugins import specs
 
 _log = logging.getLogger("mlkit")
 _LISTED = 8  # names that an error spells out where none is near
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-_Spec = TypeVar("_Spec", bound=_Named)
-
-
 class Component(NamedTuple):
     """A component and the plugin that yields it."""
 
-    spec: ComponentSpec
+    spec: specs.ComponentSpec
     owner: str
 
 
@@ -92,22 +77,16 @@ class Catalogue:
     """Everything that the installed plugins yield, and what failed to load.
 
     Args:
-        entries: Every component with its owner, in order of loading.
-        commands: Verbs under `mlkit <group>`.
-        checks: Checks for `mlkit doctor`.
-        examples: Run files for `mlkit init`.
+        owned: By hook, everything that it yields with its owner, in order of loading.
         plugins: One for each entry point, with status and time.
         failures: One for each plugin that could not be loaded.
         hook: Relay of the three run hooks.
     """
 
-    entries: tuple[Component, ...] = ()
-    commands: tuple[CommandSpec, ...] = ()
-    checks: tuple[CheckSpec, ...] = ()
-    examples: tuple[ExampleSpec, ...] = ()
-    plugins: tuple[PluginInfo, ...] = ()
-    failures: tuple[PluginFailure, ...] = ()
-    hook: RunHooks = field(default_factory=lambda: RunHooks({}))
+    owned: Mapping[str, Sequence[tuple[Any, str]]]
+    plugins: tuple[PluginInfo, ...]
+    failures: tuple[specs.PluginFailure, ...]
+    hook: RunHooks
 
     @classmethod
     def from_plugins(cls, plugins: Mapping[str, object]) -> Catalogue:
@@ -120,53 +99,75 @@ class Catalogue:
 
         return load_plugins(local_source(name, plugin) for name, plugin in plugins.items())
 
-    def components(self, kind: Kind | None = None) -> tuple[Component, ...]:
+    @property
+    def entries(self) -> tuple[Component, ...]:
+        """Every component with its owner."""
+        return tuple(Component(*each) for each in self.owned["mlkit_components"])
+
+    @property
+    def commands(self) -> tuple[specs.CommandSpec, ...]:
+        """Verbs under `mlkit <group>`."""
+        return tuple(spec for spec, _ in self.owned["mlkit_commands"])
+
+    @property
+    def checks(self) -> tuple[specs.CheckSpec, ...]:
+        """Checks for `mlkit doctor`."""
+        return tuple(spec for spec, _ in self.owned["mlkit_checks"])
+
+    @property
+    def examples(self) -> tuple[specs.ExampleSpec, ...]:
+        """Run files for `mlkit init`."""
+        return tuple(spec for spec, _ in self.owned["mlkit_examples"])
+
+    def components(self, kind: specs.Kind | None = None) -> tuple[Component, ...]:
         """Return the components of a kind, or all; two owners of one name are both listed."""
         return tuple(entry for entry in self.entries if kind in (None, entry.spec.kind))
 
-    def find(self, kind: Kind, name: str) -> Component:
+    def find(self, kind: specs.Kind, name: str) -> Component:
         """Return the component and its owner for `name` or `owner/name`.
 
         Raises:
             PluginError: None has the name (the nearest is named), or several plugins have it.
         """
-        owner, _, bare = name.rpartition("/")
-        entries = self.components(kind)
-        found = [e for e in entries if e.spec.name == bare and owner in ("", e.owner)]
+        others = {e.spec.name: e.spec.kind for e in self.entries if e.spec.kind != kind}
+        return Component(*self._only(kind, name, self.components(kind), others))
+
+    def find_example(self, name: str) -> specs.ExampleSpec:
+        """Return the example run file for `name` or `owner/name`; raises as `find`."""
+        return self._only("example", name, self.owned["mlkit_examples"])[0]
+
+    def find_command(self, group: str, name: str) -> specs.CommandSpec:
+        """Return the verb under `mlkit <group>` for `name` or `owner/name`; raises as `find`."""
+        verbs = [each for each in self.owned["mlkit_commands"] if each[0].group == group]
+        return self._only(f"{group} verb", name, verbs)[0]
+
+    def _only(
+        self,
+        what: str,
+        name: str,
+        owned: Sequence[tuple[Any, str]],
+        others: Mapping[str, str] | None = None,
+    ) -> tuple[Any, str]:
+        """Return the one (spec, owner) of that name; `others` are names of another kind."""
+        wanted, _, bare = name.rpartition("/")
+        found = [(spec, own) for spec, own in owned if spec.name == bare and wanted in ("", own)]
         if len(found) == 1:
             return found[0]
         if found:
-            choices = " or ".join(f"'{entry.owner}/{bare}'" for entry in found)
-            raise PluginError(f"several plugins have a {kind} named {bare!r}; say {choices}")
-        names = [e.spec.name for e in entries] + [f"{e.owner}/{e.spec.name}" for e in entries]
-        elsewhere = [
-            e.spec.kind for e in self.entries if e.spec.name == bare and e.spec.kind != kind
-        ]
-        hint = f"; {bare!r} is a {elsewhere[0]}" if elsewhere else suggest(name, names)
-        raise self._unknown(f"no {kind} named {name!r}{hint}")
-
-    def find_example(self, name: str) -> ExampleSpec:
-        """Return the example run file of this name, the first where several plugins have one.
-
-        Raises:
-            PluginError: None has the name; the nearest is named.
-        """
-        for example in self.examples:
-            if example.name == name:
-                return example
-        names = [example.name for example in self.examples]
-        raise self._unknown(f"no example named {name!r}{suggest(name, names)}")
-
-    def _unknown(self, message: str) -> PluginError:
+            choices = " or ".join(f"'{owner}/{bare}'" for _, owner in found)
+            raise PluginError(f"several plugins have a {what} named {bare!r}; say {choices}")
+        names = [spec.name for spec, _ in owned] + [f"{own}/{spec.name}" for spec, own in owned]
+        other = others.get(bare) if others else None
+        guess = f"; {bare!r} is a {other}" if other else suggest(name, names)
         failed = [f"plugin {f.plugin!r} failed to load: {f.error}" for f in self.failures]
-        return PluginError(message, hint="; ".join([*failed, "`mlkit plugins list` shows all"]))
+        hint = "; ".join([*failed, "`mlkit plugins list` shows all"])
+        raise PluginError(f"no {what} named {name!r}{guess}", hint=hint)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or the known names where none is near and they are few."""
-    names: Sequence[str] = list(dict.fromkeys(known))
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
+    names = list(dict.fromkeys(known))
+    if near := get_close_matches(name, names, n=1, cutoff=0.6):
         return f"; did you mean {near[0]!r}?"
-    bare = [known_name for known_name in names if "/" not in known_name]
+    bare = [each for each in names if "/" not in each]
     return f"; there are {', '.join(bare)}" if 0 < len(bare) <= _LISTED else ""

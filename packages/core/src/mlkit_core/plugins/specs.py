@@ -13,18 +13,23 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"name {name!r} must be kebab-case: lower-case letters, digits, hyphens")
+_TARGETS = ("target", "config", "example", "text", "demo")
 
 
-def _check_target(field: str, target: str | None) -> None:
-    if target is not None and not _TARGET.fullmatch(target):
-        raise ValueError(f"{field} {target!r} must read 'package.module:attribute'")
+class _Checked:
+    """Refuses names and targets that are not written as they must be."""
+
+    def __post_init__(self) -> None:
+        for field, value in vars(self).items():
+            if field in ("name", "group") and not _NAME.fullmatch(value):
+                rule = "must be kebab-case: lower-case letters, digits, hyphens"
+                raise ValueError(f"{field} {value!r} {rule}")
+            if field in _TARGETS and value is not None and not _TARGET.fullmatch(value):
+                raise ValueError(f"{field} {value!r} must read 'package.module:attribute'")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentSpec:
+class ComponentSpec(_Checked):
     """One component that a run file can name.
 
     Args:
@@ -52,15 +57,13 @@ class ComponentSpec:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} must be one of {', '.join(KINDS)}")
-        _check_name(self.name)
-        for field in ("target", "config", "example"):
-            _check_target(field, getattr(self, field))
+        super().__post_init__()
         if (self.own_model or self.frame_keys) and self.kind != "trainer":
             raise ValueError(f"own_model and frame_keys are for trainers, not for a {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandSpec:
+class CommandSpec(_Checked):
     """A verb under `mlkit <group>`.
 
     Args:
@@ -75,23 +78,14 @@ class CommandSpec:
     target: str
     summary: str
 
-    def __post_init__(self) -> None:
-        _check_name(self.group)
-        _check_name(self.name)
-        _check_target("target", self.target)
-
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSpec:
+class CheckSpec(_Checked):
     """A check for `mlkit doctor`: `target`, called without arguments, gives a `CheckResult`."""
 
     name: str
     target: str
     summary: str
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_target("target", self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +98,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleSpec:
+class ExampleSpec(_Checked):
     """A run file for `mlkit init <name>` (and, with `demo`, the body of `mlkit demo <name>`).
 
     Args:
@@ -120,13 +114,8 @@ class ExampleSpec:
     summary: str
     demo: str | None = None
 
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_target("text", self.text)
-        _check_target("demo", self.demo)
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PluginFailure:
     """A plugin that could not be loaded, as a value: the rest goes on without it."""
 

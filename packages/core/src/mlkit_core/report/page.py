@@ -9,11 +9,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from mlkit_core.errors import PluginError
-from mlkit_core.pictures import FALSE, HIT, MISSED
 from mlkit_core.report.curves import figures
 from mlkit_core.report.evaluation import evaluation_section
 from mlkit_core.report.folder import read_folder
 from mlkit_core.report.markup import as_text, json_block, section, table, tag, text
+from mlkit_core.report.pictures import FALSE, HIT, MISSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

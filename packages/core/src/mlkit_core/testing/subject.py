@@ -9,7 +9,6 @@ import torch
 
 from mlkit_core.build import build_part
 from mlkit_core.config.components import config_model
-from mlkit_core.config.fields import ComponentValue
 from mlkit_core.config.frame import Part
 from mlkit_core.errors import MlkitError
 from mlkit_core.plugins import import_target, load_catalogue

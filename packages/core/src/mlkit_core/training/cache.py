@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import uuid
 from dataclasses import replace
@@ -43,17 +44,18 @@ class FeatureCache:
     def __init__(self, folder: Path, stage: Stage, role: Role, precision: str) -> None:
         self.role, self.source = role, stage.model.reads[role]
         self.kind = stage.model.specs[role].type
-        encoder = stage.model.encoders[role]
         self._folder = folder / _fingerprint(stage, role, precision)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
-        self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._index: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._maps: dict[str, np.memmap[Any, Any]] = {}
+        self._dtype = next(
+            (p.dtype for p in stage.model.encoders[role].parameters()), torch.float32
+        )
+        self._own = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
         self.load()
 
     def load(self) -> None:
         """Read the index files of all processes; a last line cut short is skipped."""
+        self._index: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._maps: dict[str, np.memmap[Any, Any]] = {}
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):
@@ -65,27 +67,20 @@ class FeatureCache:
 
     def add(self, keys: Sequence[str], features: Features) -> None:
         """Append one chunk: data first, then, once it is on the disk, its index lines."""
-        flat = {n: t for n, t in flatten(features).items() if n not in ("valid", "mask")}
+        flat = flatten(replace(features, valid=None, mask=None))
+        arrays = {name: _storable(tensor) for name, tensor in flat.items()}
         lines: list[str] = []
-        with (self._folder / f"{self._name}.bin").open("ab") as file:
+        with self._own.with_suffix(".bin").open("ab") as file:
             for row, key in enumerate(keys):
-                tensors: dict[str, Any] = {}
-                for name, tensor in flat.items():
-                    array = _storable(tensor[row])
-                    file.seek(0, os.SEEK_END)
-                    file.write(b"\0" * (-file.tell() % 16))
-                    tensors[name] = [file.tell(), str(array.dtype), list(array.shape)]
-                    file.write(array.tobytes())
-                lines.append(json.dumps({"key": key, "tensors": tensors}) + "\n")
+                places: dict[str, tuple[int, str, tuple[int, ...]]] = {}
+                for name, array in arrays.items():
+                    places[name] = (file.tell(), str(array.dtype), array.shape[1:])
+                    file.write(array[row].tobytes())
+                lines.append(json.dumps({"key": key, "tensors": places}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with (self._folder / f"{self._name}.jsonl").open("a", encoding="utf-8") as file:
+        with self._own.open("a", encoding="utf-8") as file:
             file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        self._index |= {
-            entry["key"]: (self._name, entry["tensors"]) for entry in map(json.loads, lines)
-        }
 
     def read(self, keys: Sequence[str]) -> Features:
         """Return the stacked features of the keys, in the encoder's dtype, on the CPU."""
@@ -95,29 +90,23 @@ class FeatureCache:
 
     def _row(self, key: str) -> dict[str, torch.Tensor]:
         if key not in self._index:
-            raise DataError(
-                f"feature cache of encoders.{self.role}: no key {key!r}",
-                hint='the data\'s units("cache", 0) must show every key of every split',
-            )
-        stem, tensors = self._index[key]
-        if (
-            stem not in self._maps
-            or self._maps[stem].size < (self._folder / f"{stem}.bin").stat().st_size
-        ):
+            hint = 'the data\'s units("cache", 0) must show every key of every split'
+            raise DataError(f"feature cache of encoders.{self.role}: no key {key!r}", hint=hint)
+        stem, places = self._index[key]
+        if stem not in self._maps:
             self._maps[stem] = np.memmap(self._folder / f"{stem}.bin", mode="r")
         row: dict[str, torch.Tensor] = {}
-        for name, (offset, dtype, shape) in tensors.items():
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            array = self._maps[stem][offset : offset + size].view(dtype).reshape(shape)
-            row[name] = torch.from_numpy(np.array(array)).to(self._dtype)
+        for name, (start, dtype, shape) in places.items():
+            stop = start + math.prod(shape) * np.dtype(dtype).itemsize
+            values = np.array(self._maps[stem][start:stop]).view(dtype).reshape(shape)
+            row[name] = torch.from_numpy(values).to(self._dtype)
         return row
 
 
 def _storable(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     half = tensor.detach().to("cpu", torch.float16)
-    if not torch.isfinite(half).all():  # beyond fp16's range
-        return tensor.detach().cpu().float().numpy()
-    return half.numpy()
+    beyond = not torch.isfinite(half).all()  # of fp16's range
+    return (tensor.detach().cpu().float() if beyond else half).numpy()
 
 
 def _fingerprint(stage: Stage, role: Role, precision: str) -> str:
@@ -125,10 +114,8 @@ def _fingerprint(stage: Stage, role: Role, precision: str) -> str:
     part = stage.config.encoders[role]
     digest = hashlib.sha256(f"{part.owner}/{part.name} {dict(part.options)!r} {precision}".encode())
     for name, tensor in stage.model.encoders[role].state_dict().items():
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:24]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlkit_core.build import Losses, build_data, build_losses, build_stage_model
@@ -63,7 +63,7 @@ class Stage:
             step=step,
             classes=self.classes,
             components={where: f"{p.owner}/{p.name}" for where, (_, p) in self.parts.items()},
-            lora={r: asdict(p.lora) for r, p in self.config.encoders.items() if p.lora is not None},
+            lora={r: p.lora.model_dump() for r, p in self.config.encoders.items() if p.lora is not None},
             weights=self.weights,
         )
 

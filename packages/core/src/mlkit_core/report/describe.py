@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlkit_core.build import Losses, build_data, build_stage_model, input_needs
 from mlkit_core.config.frame import EncoderPart, LossPart
-from mlkit_core.synthetic import named_tensors, synthetic_batch
+from mlkit_core.report.synthetic import named_tensors, synthetic_batch
 from mlkit_core.training.cache import check_cacheable
 from mlkit_core.training.evaluation import evaluating
 from mlkit_core.training.optim import matching
@@ -112,8 +112,7 @@ def describe(config: RunConfig) -> Description:
 
 def _build(stage: StageConfig, data: Part, seed: int) -> Stage:
     """Return the stage with random weights; without losses (for an extractor) it only runs."""
-    random = {role: replace(part, weights="none") for role, part in stage.encoders.items()}
-    stage = replace(stage, encoders=random)
+    stage = stage.with_random_weights()
     if stage.losses:
         return build_stage(stage, seed)
     built = build_data(data)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mlkit_core.errors import InputError
-from mlkit_core.pictures import file_stem, original_image, overlay
+from mlkit_core.report.pictures import file_stem, original_image, overlay
 from mlkit_core.types import BoxPrediction, MaskPrediction, Prediction, TrackPrediction
 
 if TYPE_CHECKING:
