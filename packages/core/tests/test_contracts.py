@@ -91,7 +91,8 @@ def model_of(run, stage=0):
 
 def weights_after(run, stage):
     """Train up to and with a stage, and return its weights."""
-    short = replace(run.config, stages=run.config.stages[: stage + 1], name=f"upto-{stage}")
+    update = {"stages": run.config.stages[: stage + 1], "name": f"upto-{stage}"}
+    short = run.config.model_copy(update=update)
     from mlkit_core.run import Run
 
     done = Run(short, run.folder.parent / short.name)

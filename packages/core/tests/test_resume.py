@@ -98,10 +98,13 @@ INSTANTS = [
 
 
 @pytest.fixture
-def reference(make_run):
-    run = make_run(text=STAGED, name="reference")
-    run.fit()
-    return run
+def reference(in_process, tmp_path):
+    """The folder of an uninterrupted run, in a process of as many threads as the others."""
+    (tmp_path / "reference.yaml").write_text(STAGED.replace("name: mini", "name: reference"))
+    output, _ = in_process('load_run("reference.yaml").fit()').communicate(timeout=120)
+    folder = tmp_path / "runs" / "reference"
+    assert (folder / "last").exists(), output
+    return folder
 
 
 def finish(start, tmp_path):
@@ -114,16 +117,14 @@ def finish(start, tmp_path):
 def same_run(folder, reference):
     """Compare everything a user would look at: weights, optimiser, links, lines."""
     for which in ("last", "best"):
-        here, there = (checkpoint.find(f, which) for f in (folder, reference.folder))
+        here, there = (checkpoint.find(f, which) for f in (folder, reference))
         assert here.name == there.name
         found, wanted = checkpoint.read(here)[1], checkpoint.read(there)[1]
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    state, wanted = (
-        checkpoint.read_state(checkpoint.find(f, "last")) for f in (folder, reference.folder)
-    )
+    state, wanted = (checkpoint.read_state(checkpoint.find(f, "last")) for f in (folder, reference))
     assert state["position"] == wanted["position"]
-    lines, wanted = ((f / "metrics.jsonl").read_text() for f in (folder, reference.folder))
+    lines, wanted = ((f / "metrics.jsonl").read_text() for f in (folder, reference))
     assert [json.loads(line) for line in lines.splitlines()] == [
         json.loads(line) for line in wanted.splitlines()
     ]

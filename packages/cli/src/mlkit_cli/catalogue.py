@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,14 @@ def installed() -> Catalogue:
 
 @cache
 def domain_verbs() -> Mapping[str, Mapping[str, CommandSpec]]:
-    """Return the verbs that plugins contribute, by group, then by name."""
+    """Return the verbs that plugins contribute, by group, then by name.
+
+    A verb that several plugins have is called `owner/name`.
+    """
+    owned = installed().owned["mlkit_commands"]
+    count = Counter((spec.group, spec.name) for spec, _ in owned)
     groups: dict[str, dict[str, CommandSpec]] = {}
-    for spec in installed().commands:
-        first = groups.setdefault(spec.group, {}).setdefault(spec.name, spec)
-        if first is not spec:
-            verb = f"{spec.group} {spec.name}"
-            note(f"warning: verb {verb!r}: {first.target} is used, {spec.target} is left out")
+    for spec, owner in owned:
+        name = spec.name if count[spec.group, spec.name] == 1 else f"{owner}/{spec.name}"
+        groups.setdefault(spec.group, {})[name] = spec
     return groups

@@ -53,10 +53,17 @@ class LazyGroup(TyperGroup):
         """Find the verb that is called.
 
         Raises:
-            InputError: There is none of that name; the hint names the nearest.
+            InputError: There is none of that name (the hint names the nearest), or several
+                plugins have it.
         """
         command = self.get_command(ctx, args[0])
         if command is None:
+            owned = [name for name in self.list_commands(ctx) if name.endswith(f"/{args[0]}")]
+            if owned:
+                choices = " or ".join(map(repr, owned))
+                raise InputError(
+                    f"{ctx.command_path}: several plugins have a verb {args[0]!r}; say {choices}"
+                )
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(

@@ -52,6 +52,14 @@ def test_every_error_is_a_line_and_an_exit_code(mlkit, monkeypatch, tmp_path, er
     assert mlkit("acme", "fail") == (code, "", said)
 
 
+def test_a_verb_of_two_plugins_is_an_error_that_names_both(mlkit, monkeypatch, tmp_path):
+    both = raising(monkeypatch, tmp_path, DataError("no angle"))
+    mlkit.plugins = {"one": both["acme"], "two": both["acme"]}
+    said = "error: mlkit acme: several plugins have a verb 'fail'; say 'one/fail' or 'two/fail'\n"
+    assert mlkit("acme", "fail") == (2, "", said)
+    assert mlkit("acme", "two/fail") == (2, "", "error: no angle\n")
+
+
 def test_a_bug_is_one_line_without_a_traceback(mlkit, monkeypatch, tmp_path):
     mlkit.plugins = raising(monkeypatch, tmp_path, KeyError("spam"))
     result = mlkit("acme", "fail")

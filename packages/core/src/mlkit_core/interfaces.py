@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # `uses_state`, `uses_step` or `uses_mask`; it is then called with that keyword.
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Turns one input into features; normalisation lives inside (as buffers).
 
@@ -35,6 +36,7 @@ class Encoder(Protocol):
         """Return features of folded rows `[R, *input_shape]`."""
 
 
+@runtime_checkable
 class Fusion(Protocol):
     """Reads the scope and gives the features of one new role."""
 
@@ -44,6 +46,7 @@ class Fusion(Protocol):
         """Return the new role's features."""
 
 
+@runtime_checkable
 class Head(Protocol):
     """Reads the scope and gives what losses and predictions need.
 
@@ -62,6 +65,7 @@ class Head(Protocol):
     # stream(model, batches) -> Iterator[tuple[Batch, list[Prediction]]], once per item.
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Compares output and target. `output_type` None: it reads roles, not the head."""
 
@@ -74,6 +78,7 @@ class Loss(Protocol):
         """Return named parts; a plain scalar is the mean over the batch's rows."""
 
 
+@runtime_checkable
 class Data(Protocol):
     """Supplies batches. Its constructor touches no files.
 
@@ -105,6 +110,7 @@ class Data(Protocol):
         """Yield batches without target of the user's own files, one item (or window) each."""
 
 
+@runtime_checkable
 class Metric(Protocol):
     """Gathers over samples; states of several ranks merge into a fresh one."""
 
@@ -121,6 +127,7 @@ class Metric(Protocol):
         """Return named values over all samples."""
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """Runs a whole run file."""
 
@@ -131,6 +138,7 @@ class Trainer(Protocol):
         """Return the metrics of a checkpoint."""
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """Reads out a model of its own; labels arrive as `batch.target`."""
 

@@ -183,11 +183,25 @@ def test_a_name_of_two_owners_is_an_error_that_names_both(make_plugin):
     one, two = (ComponentSpec(kind="loss", name="dice", target=f"{x}:Dice") for x in "ab")
     catalogue = Catalogue.from_plugins({"one": make_plugin(one), "two": make_plugin(two)})
     with pytest.raises(
-        PluginError, match="several plugins have a loss named 'dice'; say 'one/dice' or 'two/dice'"
+        PluginError, match="several plugins have the loss 'dice'; say 'one/dice' or 'two/dice'"
     ):
         catalogue.find("loss", "dice")
     assert catalogue.find("loss", "two/dice") == (two, "two")
     assert [owner for _, owner in catalogue.components("loss")] == ["one", "two"]
+
+
+def test_an_example_of_two_plugins_is_an_error_that_names_both():
+    one, two = (ExampleSpec(name="start", text=f"{x}:text", summary="Starts.") for x in "ab")
+    plugins = {
+        name: SimpleNamespace(MLKIT_API=1, mlkit_examples=hookimpl(lambda spec=spec: [spec]))
+        for name, spec in (("one", one), ("two", two))
+    }
+    catalogue = Catalogue.from_plugins(plugins)
+    with pytest.raises(
+        PluginError, match="several plugins have the example 'start'; say 'one/start' or "
+    ):
+        catalogue.find_example("start")
+    assert catalogue.find_example("two/start") is two
 
 
 def test_an_unknown_name_tells_the_nearest_the_kind_and_the_few_that_are_there(good):

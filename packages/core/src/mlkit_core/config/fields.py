@@ -18,6 +18,13 @@ from mlkit_core import plugins
 from mlkit_core.config import explain
 from mlkit_core.errors import PluginError
 
+# What a run file says of a component beside its options.
+_BESIDE: dict[plugins.Kind, tuple[str, ...]] = {
+    "encoder": ("input", "cache", "lora", "weights"),
+    "fusion": ("as",),
+    "loss": ("as", "weight"),
+}
+
 
 @dataclass(frozen=True)
 class RunFileContext:
@@ -83,7 +90,7 @@ class Part(Frame):
 
     spec: SkipJsonSchema[pydantic.InstanceOf[plugins.ComponentSpec]]
     owner: SkipJsonSchema[str]  # the plugin that yields it
-    options: SkipJsonSchema[dict[str, Any]] = pydantic.Field(default_factory=dict)
+    options: SkipJsonSchema[Mapping[str, Any]] = pydantic.Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -92,7 +99,7 @@ class Part(Frame):
 
     @pydantic.field_validator("options")
     @classmethod
-    def _checked(cls, options: dict[str, Any], info: pydantic.ValidationInfo) -> dict[str, Any]:
+    def _checked(cls, options: Any, info: pydantic.ValidationInfo) -> Any:  # noqa: ANN401  # pydantic's
         """Check what a run file says; what Python code says is checked by the component itself."""
         if not isinstance(info.context, RunFileContext):
             return options
@@ -111,7 +118,7 @@ class _NoOptions(Config):
     """Of a component that takes none."""
 
 
-def config_model(spec: plugins.ComponentSpec, reserved: tuple[str, ...] = ()) -> type[Config]:
+def config_model(spec: plugins.ComponentSpec) -> type[Config]:
     """Return the model of a component's options.
 
     Raises:
@@ -120,7 +127,7 @@ def config_model(spec: plugins.ComponentSpec, reserved: tuple[str, ...] = ()) ->
     model = plugins.import_target(spec.config) if spec.config else _NoOptions
     if not (isinstance(model, type) and issubclass(model, Config)):
         raise PluginError(f"{spec.config}: must be a subclass of mlkit_core.Config")
-    for key in set(keys_of(model)) & {*reserved}:
+    for key in set(keys_of(model)) & {"name", *_BESIDE.get(spec.kind, ())}:
         raise PluginError(f"{spec.config}: option {key!r} is reserved for the run file")
     return model
 
@@ -143,17 +150,17 @@ class OfKind:
     def _read(self, part: type[Part], value: object, context: RunFileContext | None) -> Part:
         context = context or RunFileContext(Path(), plugins.load_catalogue())
         written = _Written.model_validate(value, context=context)
-        reserved = ("name", *(key for key in keys_of(part) if key not in Part.model_fields))
+        reserved = () if part is Part else _BESIDE[self.kind]  # a nested part has options alone
         given = dict(written.model_extra or {})
         beside = {key: given.pop(key) for key in reserved if key in given}
         try:
             spec, owner = context.catalogue.find(self.kind, written.name)
-            config_model(spec, reserved)
+            config_model(spec)
         except PluginError as err:
             raise explain.of_name(err) from err
         return part.model_validate(
             {"spec": spec, "owner": owner, "options": given, **beside},
-            context=replace(context, reserved=reserved),
+            context=replace(context, reserved=("name", *reserved)),
         )
 
 

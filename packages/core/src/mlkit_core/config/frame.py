@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002  # pydantic reads it
 
 from mlkit_core.config.explain import DOTTED, PART_NAME, RUN_NAME, WEIGHTS
-from mlkit_core.config.fields import Frame, OfKind, Part, RunPath, from_run_file
+from mlkit_core.config.fields import Frame, OfKind, RunPath, from_run_file
+from mlkit_core.config.fields import Part as Part
 
 
 def _from_run_file(weights: str, info: ValidationInfo) -> str:

@@ -75,7 +75,8 @@ def _kind(
         then = _mapping(properties, options.get("required", []))
         branches.append({"if": named, "then": {"description": spec.summary, **then}})
     required = [] if kind == "trainer" else ["name"]
-    return {"properties": {"name": {"enum": names}}, "required": required, "allOf": branches}
+    whole = {"type": "object", "properties": {"name": {"enum": names}}, "required": required}
+    return {**whole, "allOf": branches} if branches else whole
 
 
 def _stages(stage: _Schema) -> _Schema:

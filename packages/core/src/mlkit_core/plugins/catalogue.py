@@ -136,11 +136,6 @@ class Catalogue:
         """Return the example run file for `name` or `owner/name`; raises as `find`."""
         return self._only("example", name, self.owned["mlkit_examples"])[0]
 
-    def find_command(self, group: str, name: str) -> specs.CommandSpec:
-        """Return the verb under `mlkit <group>` for `name` or `owner/name`; raises as `find`."""
-        verbs = [each for each in self.owned["mlkit_commands"] if each[0].group == group]
-        return self._only(f"{group} verb", name, verbs)[0]
-
     def _only(
         self,
         what: str,
@@ -155,7 +150,7 @@ class Catalogue:
             return found[0]
         if found:
             choices = " or ".join(f"'{owner}/{bare}'" for _, owner in found)
-            raise PluginError(f"several plugins have a {what} named {bare!r}; say {choices}")
+            raise PluginError(f"several plugins have the {what} {bare!r}; say {choices}")
         names = [spec.name for spec, _ in owned] + [f"{own}/{spec.name}" for spec, own in owned]
         other = others.get(bare) if others else None
         guess = f"; {bare!r} is a {other}" if other else suggest(name, names)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mlkit_core import interfaces
-from mlkit_core.config.components import config_model
+from mlkit_core.config.fields import config_model
 from mlkit_core.plugins import import_target
 from mlkit_core.tensors import map_tensors
 from mlkit_core.testing.subject import fits, floats, refuses, require, same

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlkit_core.build import build_part
-from mlkit_core.config.components import config_model
+from mlkit_core.config.fields import config_model
 from mlkit_core.config.frame import Part
 from mlkit_core.errors import MlkitError
-from mlkit_core.plugins import import_target, load_catalogue
+from mlkit_core.plugins import import_target
 from mlkit_core.tensors import map_tensors
 from mlkit_core.types import Example, Step
 
@@ -103,14 +103,7 @@ def _fresh(value: object) -> object:
 def validated(spec: ComponentSpec, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the options as a run file would give them: checked, and with defaults filled in."""
     checked = config_model(spec)(**options)
-    return {name: _as_part(getattr(checked, name)) for name in type(checked).model_fields}
-
-
-def _as_part(value: object) -> object:
-    if not isinstance(value, ComponentValue) or value.kind is None:
-        return value
-    spec, owner = load_catalogue().find(value.kind, value.name)
-    return Part(spec=spec, owner=owner, options=validated(spec, value.options))
+    return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
 def floats(value: object) -> list[Tensor]:

@@ -63,7 +63,11 @@ class Stage:
             step=step,
             classes=self.classes,
             components={where: f"{p.owner}/{p.name}" for where, (_, p) in self.parts.items()},
-            lora={r: p.lora.model_dump() for r, p in self.config.encoders.items() if p.lora is not None},
+            lora={
+                r: p.lora.model_dump()
+                for r, p in self.config.encoders.items()
+                if p.lora is not None
+            },
             weights=self.weights,
         )
 
