@@ -11,43 +11,40 @@ if TYPE_CHECKING:
 
 MLKIT_API = 1
 
-
-@hookimpl
-def mlkit_components() -> Iterator[ComponentSpec]:
-    """Yield the components that run files can name."""
-    yield ComponentSpec(
+_COMPONENTS = (
+    ComponentSpec(
         kind="data",
         name="angio-frames",
         target="mlkit_angioseg.frames.component:AngioFrames",
         config="mlkit_angioseg.config:AngioFramesConfig",
         example="mlkit_angioseg.frames.example:example",
         summary="Angiogram frames with vessel masks and C-arm angles.",
-    )
-    yield ComponentSpec(
+    ),
+    ComponentSpec(
         kind="encoder",
         name="view-angle",
         target="mlkit_angioseg.encoders.view:ViewAngle",
         config="mlkit_angioseg.config:ViewAngleConfig",
         example="mlkit_angioseg.encoders.view:example",
         summary="C-arm angles at learned frequencies, as a vector and tokens.",
-    )
-    yield ComponentSpec(
+    ),
+    ComponentSpec(
         kind="encoder",
         name="conv-stem",
         target="mlkit_angioseg.encoders.stem:ConvStem",
         config="mlkit_angioseg.config:ConvStemConfig",
         example="mlkit_angioseg.encoders.stem:example",
         summary="Two convolutions at full or half resolution, for thin vessels.",
-    )
-    yield ComponentSpec(
+    ),
+    ComponentSpec(
         kind="head",
         name="conv-mask",
         target="mlkit_angioseg.heads.conv_mask:ConvMask",
         config="mlkit_angioseg.config:ConvMaskConfig",
         example="mlkit_angioseg.heads.conv_mask:example",
         summary="Mask from one coarse map.",
-    )
-    yield ComponentSpec(
+    ),
+    ComponentSpec(
         kind="head",
         name="fpn-mask",
         target="mlkit_angioseg.heads.fpn_mask:FpnMask",
@@ -55,15 +52,22 @@ def mlkit_components() -> Iterator[ComponentSpec]:
         example="mlkit_angioseg.heads.fpn_mask:example",
         summary="Mask from all maps and a stem, merged from coarse to fine.",
         source="Lin et al., Feature Pyramid Networks, CVPR 2017",
-    )
-    yield ComponentSpec(
+    ),
+    ComponentSpec(
         kind="metric",
         name="mask-overlap",
         target="mlkit_angioseg.metrics.overlap:MaskOverlap",
         config="mlkit_angioseg.config:MaskOverlapConfig",
         example="mlkit_angioseg.metrics.overlap:example",
         summary="Dice, clDice, HD95, AUC and more per image at original resolution.",
-    )
+    ),
+)
+
+
+@hookimpl
+def mlkit_components() -> Iterator[ComponentSpec]:
+    """Yield the components that run files can name."""
+    yield from _COMPONENTS
 
 
 @hookimpl

@@ -1,0 +1,160 @@
+"""Options of angioseg's components. Nothing here imports torch or numpy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mlkit_core.config.fields import Config, RunPath
+
+Norm = Literal["batch", "group"]
+
+
+class AugmentOptions(Config):
+    """Random changes of a training frame; the defaults keep it a true picture of the same view."""
+
+    rotation_deg: float = Field(
+        default=15.0, ge=0, le=180, description="In the image plane, ±; it is no change of view."
+    )
+    log_scale: float = Field(
+        default=0.2, ge=0, lt=1.5, description="Natural logarithm of the zoom, ±."
+    )
+    shift: float = Field(default=0.06, ge=0, le=0.5, description="Share of the side, ±.")
+    elastic_px: float = Field(
+        default=0.0, ge=0, description="Standard deviation of a smooth warp, input pixels."
+    )
+    gamma: float = Field(default=0.3, ge=0, description="Natural logarithm of the exponent, ±.")
+    contrast: float = Field(default=0.3, ge=0, description="Natural logarithm of the factor, ±.")
+    brightness: float = Field(default=0.08, ge=0, le=1, description="Added grey, ±.")
+    shading: float = Field(
+        default=0.04, ge=0, description="Standard deviation of a smooth added background."
+    )
+    blur_px: float = Field(default=1.2, ge=0, description="Largest standard deviation of the blur.")
+    blur_chance: float = Field(default=0.25, ge=0, le=1, description="Share of blurred frames.")
+    noise: float = Field(
+        default=0.02, ge=0, description="Largest standard deviation of grey noise, half the frames."
+    )
+    view_jitter_deg: float = Field(
+        default=0.0, ge=0, description="Standard deviation of noise on both angles."
+    )
+    flips: bool = Field(
+        default=False,
+        description="Mirror both ways; the primary or secondary angle is negated with it. "
+        "A mirrored frame shows a mirrored anatomy, which no patient has.",
+    )
+    crop: int | None = Field(
+        default=None, ge=16, description="Side of a random window, input pixels; null: whole frame."
+    )
+
+
+class AngioFramesConfig(Config):
+    """Angiogram frames with vessel masks and C-arm angles."""
+
+    root: RunPath = Field(description="Folder of the data, or the CSV table itself.")
+    layout: Literal["auto", "csv", "folder"] = Field(
+        default="auto",
+        description="csv: table of NPY cines, NPY masks and JSON angles; "
+        "folder: images and masks of one name, with an angle table; auto: by what is there.",
+    )
+    table: str | None = Field(
+        default=None, description="The table's name within root; null: the one CSV that is there."
+    )
+    data_root: RunPath | None = Field(
+        default=None, description="What the table's relative paths start from; null: its folder."
+    )
+    images: str = Field(default="images", description="Image folder within root (folder layout).")
+    masks: str = Field(default="masks", description="Mask folder within root (folder layout).")
+    mask_source: Literal["manual", "pseudo", "prefer_manual"] = Field(
+        default="manual",
+        description="csv: vessel_mask_actual_path, deepsa_pseudo_label_path, or the first that is "
+        "given.",
+    )
+    val_patients: tuple[str, ...] = Field(
+        default=(), description="Patients of split val; all others train. Overrides the table."
+    )
+    test_patients: tuple[str, ...] = Field(
+        default=(), description="Patients of split test; overrides the table."
+    )
+    on_missing_angle: Literal["error", "zero", "drop", "learned"] = Field(
+        default="error",
+        description="error; 0/0, which is a real view; leave the row out; or the view encoder's "
+        "learned embedding of 'unknown'.",
+    )
+    angle_convention: Literal["dicom", "rao_positive"] = Field(
+        default="dicom", description="dicom: primary + is LAO; rao_positive: primary + is RAO."
+    )
+    window: Literal["full", "percentile"] = Field(
+        default="full", description="Grey by bits, or stretched from percentile 1 to 99."
+    )
+    bits: int | None = Field(
+        default=None, ge=8, le=16, description="Bits stored; null: all bits of the file's type."
+    )
+    size: int = Field(default=512, ge=16, description="Longest side of the input, pixels.")
+    augment: bool | AugmentOptions = Field(
+        default=True, description="true: the defaults; false: none; or options."
+    )
+
+
+class ViewAngleConfig(Config):
+    """Encoder of the C-arm's two angles."""
+
+    dim: int = Field(default=256, ge=4, description="Width of vector and tokens.")
+    encoding: Literal["sinusoidal", "unit-vector"] = Field(
+        default="sinusoidal", description="Learned frequencies, or the beam's direction in space."
+    )
+    frequencies: int = Field(default=32, ge=1, description="Number of learned frequencies.")
+    lowest: float = Field(default=0.5, gt=0, description="Lowest frequency, cycles per turn.")
+    highest: float = Field(default=8.0, gt=0, description="Highest frequency, cycles per turn.")
+    tokens: int = Field(default=4, ge=4, description="Tokens for cross-attention.")
+
+
+class ConvStemConfig(Config):
+    """Two convolutions on the pixels, for detail that a strided encoder loses."""
+
+    dim: int = Field(default=16, ge=4, description="Channels.")
+    stride: Literal[1, 2] = Field(default=1, description="1 keeps the full resolution.")
+    norm: Norm = Field(default="batch", description="group for batches below 4.")
+    mean: float = Field(default=0.45, ge=0, le=1, description="Grey that becomes 0.")
+    std: float = Field(default=0.15, gt=0, description="Grey step that becomes 1.")
+
+
+class ConvMaskConfig(Config):
+    """Mask from one map: two convolutions, then bilinear to the input's size."""
+
+    on: str | None = Field(default=None, description="Role to read; null: the one written last.")
+    level: str | None = Field(default=None, description="Map to read; null: the finest.")
+    dim: int = Field(
+        default=256, ge=4, description="Width that the map is projected to, if it differs."
+    )
+    hidden: tuple[int, int] = Field(default=(128, 64), description="Widths of the convolutions.")
+    norm: Norm = Field(default="batch", description="group for batches below 4.")
+
+
+class FpnMaskConfig(Config):
+    """Mask from all maps, merged from coarse to fine."""
+
+    on: str | None = Field(default=None, description="Role to read; null: the one written last.")
+    stem: str | None = Field(
+        default=None, description="Role with finer maps of the same input, such as conv-stem."
+    )
+    merge: Literal["add", "concat"] = Field(
+        default="add", description="Add as a feature pyramid does, or join as a U-Net does."
+    )
+    widths: tuple[int, ...] | None = Field(
+        default=None, description="Channels for each level, fine to coarse; null: by stride."
+    )
+    norm: Norm = Field(default="batch", description="group for batches below 4.")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Of whole channels of the coarsest level."
+    )
+
+
+class MaskOverlapConfig(Config):
+    """Scores of binary masks, for each image at its original resolution."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability that is vessel.")
+    resamples: int = Field(
+        default=1000, ge=0, description="Of the patient bootstrap; 0: no intervals."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the bootstrap.")

@@ -1,0 +1,1 @@
+"""Encoders of angioseg: the C-arm view, and a stem that keeps the full resolution."""

@@ -1,0 +1,1 @@
+"""Angiogram frames: tables, pixels, augmentation and the data component."""

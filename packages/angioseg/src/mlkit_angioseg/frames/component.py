@@ -1,0 +1,278 @@
+"""The data component `angio-frames`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlkit_angioseg.config import AngioFramesConfig, AugmentOptions
+from mlkit_angioseg.frames import letterbox, pixels
+from mlkit_angioseg.frames.augment import Augmented, augment
+from mlkit_angioseg.frames.opening import open_frames
+from mlkit_angioseg.frames.splits import SPLITS
+from mlkit_angioseg.frames.tables import read_rows
+from mlkit_angioseg.targets import VesselTarget
+from mlkit_core.errors import DataError
+from mlkit_core.types import Batch, Draw, MaskTarget, Needs, RoleSpec, Sample, SampleMeta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mlkit_angioseg.frames.rows import FrameRow
+    from mlkit_core.types import Letterbox, Role, Target
+
+
+@dataclass(frozen=True)
+class FrameDraw(Draw):
+    """A row of the table, and whether it is changed at random."""
+
+    augment: bool = False
+
+
+class AngioFrames:
+    """Angiogram frames with vessel masks and C-arm angles; see `AngioFramesConfig`."""
+
+    roles: Mapping[Role, RoleSpec] = {  # shared by all, never changed
+        "image": RoleSpec(shape=(3, None, None), value_range=(0.0, 1.0), unit="RGB 0..1"),
+        "view": RoleSpec(shape=(2,), value_range=(-180.0, 180.0), unit="degrees"),
+    }
+    kinds: Mapping[str, tuple[type[Target], str]] = {"mask": (MaskTarget, "head")}
+    classes: tuple[str, ...] = ("vessel",)
+
+    def __init__(
+        self,
+        root: str | Path,
+        layout: str = "auto",
+        table: str | None = None,
+        data_root: str | Path | None = None,
+        images: str = "images",
+        masks: str = "masks",
+        mask_source: str = "manual",
+        val_patients: Sequence[str] = (),
+        test_patients: Sequence[str] = (),
+        on_missing_angle: str = "error",
+        angle_convention: str = "dicom",
+        window: str = "full",
+        bits: int | None = None,
+        size: int = 512,
+        augment: bool | AugmentOptions | Mapping[str, object] = True,
+    ) -> None:
+        given = dict(locals())
+        del given["self"]
+        self.options = AngioFramesConfig.model_validate(given)
+        changes = self.options.augment
+        self._changes = AugmentOptions() if changes is True else changes or None
+        self.augments = _augmented_roles(self._changes)
+        self._needs: Mapping[Role, Needs] | None = None
+        self._side = self.options.size
+        self._rows: list[FrameRow] | None = None
+        self._hashes = pixels.FileHashes()
+
+    def bind(self, needs: Mapping[Role, Needs]) -> None:
+        """Take what the model needs of `image` and `view`; a role that is not named is not read.
+
+        Raises:
+            BuildError: The encoders accept no input of this `size` or `crop`.
+        """
+        image = needs.get("image", Needs())
+        self._side = letterbox.legal_side(self.options.size, image, name="size", grow=True)
+        if self._changes is not None and self._changes.crop is not None:
+            crop = self._changes.crop
+            letterbox.legal_side(crop, image, name="augment.crop", grow=False)
+        self._needs = dict(needs)
+        self._rows = None
+
+    def rows(self) -> list[FrameRow]:
+        """Return the table's rows; it is read and checked at the first call.
+
+        Raises:
+            DataError: All problems of the table.
+        """
+        if self._rows is None:
+            self._rows = read_rows(self.options, needs_angles=self._reads("view"))
+        return self._rows
+
+    def units(self, split: str, seed: int) -> list[list[FrameDraw]]:
+        """Return one unit for each frame; "train" is shuffled, "cache" holds all splits in order.
+
+        Raises:
+            DataError: The table is wrong, or there is no such split.
+        """
+        if split not in (*SPLITS, "cache"):
+            raise DataError(f"split: expected {', '.join(SPLITS)} or cache, got {split!r}")
+        chosen = [i for i, row in enumerate(self.rows()) if split in ("cache", row.split)]
+        if split != "train":
+            return [[FrameDraw(i, seed=0)] for i in chosen]
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(chosen))
+        seeds = rng.integers(0, 2**62, len(chosen))
+        changes = self._changes is not None
+        return [[FrameDraw(chosen[i], int(seeds[i]), augment=changes)] for i in order]
+
+    def load(self, draw: FrameDraw) -> Sample:
+        """Return one frame with its target; random only by `draw.seed`.
+
+        Raises:
+            DataError: A file cannot be decoded; the table's line and the file are named.
+        """
+        row = self.rows()[draw.index]
+        box = letterbox.fit_letterbox(row.size, self.options.size)
+        mask = torch.from_numpy(pixels.read_mask(row.mask, row.where))[None]  # [1, H, W]
+        angles = row.angles or (math.nan, math.nan)
+        keys = self._keys(row.image, row.frame, angles)
+        target = letterbox.resize_mask(mask.float(), box.size)
+        if self._skips():
+            return self._sample(row, box, None, _plain(target, angles), mask, keys)
+        grey = letterbox.resize_grey(self._grey(row.image, row.frame, row.where), box.size)
+        if not draw.augment or self._changes is None:
+            return self._sample(row, box, grey, _plain(target, angles), mask, keys)
+        rng = np.random.default_rng(draw.seed)
+        changed = augment(grey, target, angles, self._changes, rng)
+        return self._sample(row, box, changed.grey, changed, None, keys)
+
+    def collate(self, units: Sequence[Sequence[Sample]]) -> list[Batch]:
+        """Return one batch of kind "mask"."""
+        samples = [sample for unit in units for sample in unit]
+        targets = [sample.target for sample in samples if isinstance(sample.target, VesselTarget)]
+        target = VesselTarget(
+            masks=torch.cat([t.masks for t in targets]),
+            valid=torch.cat([t.valid for t in targets if t.valid is not None]),
+            original=tuple(mask for t in targets for mask in t.original),
+        )
+        return [replace(_stack(samples), target=target)]
+
+    def open(self, inputs: Mapping[Role, Path]) -> Iterator[Batch]:
+        """Yield one batch for each frame of the user's own files.
+
+        Args:
+            inputs: `image`: a picture, a folder of them, or an NPY cine; `view`: a JSON or CSV
+                file with the angles, or "primary,secondary" in degrees.
+
+        Raises:
+            DataError: A file cannot be read, or the model reads the view and no angle is given.
+        """
+        for frame in open_frames(inputs, self.options, needs_angles=self._reads("view")):
+            box = letterbox.fit_letterbox(frame.size, self.options.size)
+            grey = letterbox.resize_grey(
+                self._grey(frame.image, frame.frame, frame.where), box.size
+            )
+            angles = frame.angles or (math.nan, math.nan)
+            meta = _meta(frame.key, frame.image, frame.size, box, frame.angles)
+            keys = self._keys(frame.image, frame.frame, angles)
+            yield _stack([Sample(self._inputs(grey, angles), meta, keys=keys)])
+
+    def _grey(self, image: Path, frame: int | None, where: str) -> Tensor:
+        stored = pixels.read_stored(image, frame, where)
+        try:
+            grey = pixels.to_grey(stored, self.options.bits, self.options.window)
+        except ValueError as err:
+            raise DataError(f"{where}: {image}: {err}", hint="set data.bits") from err
+        return torch.from_numpy(grey)[None]
+
+    def _sample(
+        self,
+        row: FrameRow,
+        box: Letterbox,
+        grey: Tensor | None,
+        frame: Augmented,
+        original: Tensor | None,
+        keys: Mapping[Role, str],
+    ) -> Sample:
+        side = frame.mask.shape[-1] if original is None and self._cropped() else self._side
+        target = VesselTarget(
+            masks=letterbox.pad_to(frame.mask, side, (0.0,)),
+            valid=letterbox.pad_to(frame.valid, side, (0.0,)),
+            original=() if original is None else (original[0],),
+        )
+        meta = _meta(row.key, row.image, row.size, box, row.angles, row)
+        return Sample(self._inputs(grey, frame.angles, side), meta, target, keys)
+
+    def _cropped(self) -> bool:
+        return self._changes is not None and self._changes.crop is not None
+
+    def _inputs(
+        self, grey: Tensor | None, angles: tuple[float, float], side: int | None = None
+    ) -> dict[Role, Tensor]:
+        view = torch.tensor(angles, dtype=torch.float32)
+        if grey is None:
+            return {"view": view}
+        pad = self._need("image").pad_rgb
+        image = letterbox.pad_to(grey.expand(3, -1, -1), side or self._side, pad)
+        return {"image": image, "view": view}
+
+    def _keys(self, image: Path, frame: int | None, angles: tuple[float, float]) -> dict[Role, str]:
+        keys: dict[Role, str] = {}
+        if self._need("image").keys:
+            keys["image"] = self._image_key(image, frame)
+        if self._need("view").keys:
+            keys["view"] = hashlib.sha256(repr(angles).encode()).hexdigest()
+        return keys
+
+    def _image_key(self, image: Path, frame: int | None) -> str:
+        """Return the SHA-256 of the file's bytes, the frame and all that shapes its pixels."""
+        options, need = self.options, self._need("image")
+        how = (self._hashes.of(image), frame, options.size, options.window, options.bits)
+        return hashlib.sha256(repr((*how, self._side, need.pad_rgb)).encode()).hexdigest()
+
+    def _need(self, role: Role) -> Needs:
+        return (self._needs or {}).get(role, Needs())
+
+    def _reads(self, role: Role) -> bool:
+        return self._needs is None or role in self._needs
+
+    def _skips(self) -> bool:
+        return self._need("image").skip
+
+
+def _augmented_roles(changes: AugmentOptions | None) -> frozenset[Role]:
+    if changes is None:
+        return frozenset()
+    moves_view = changes.flips or changes.view_jitter_deg > 0
+    return frozenset({"image", "view"} if moves_view else {"image"})
+
+
+def _plain(mask: Tensor, angles: tuple[float, float]) -> Augmented:
+    return Augmented(mask, mask, torch.ones_like(mask, dtype=torch.bool), angles)
+
+
+def _meta(
+    key: str,
+    image: Path,
+    size: tuple[int, int],
+    box: Letterbox,
+    angles: tuple[float, float] | None,
+    row: FrameRow | None = None,
+) -> SampleMeta:
+    primary, secondary = angles or (None, None)
+    extra: dict[str, str | float | int | bool | None] = {
+        "primary_angle_deg": primary,
+        "secondary_angle_deg": secondary,
+    }
+    if row is not None:
+        extra |= {"cine": row.cine, "split": row.split}
+        extra |= {"mask_source": row.mask_source} if row.mask_source else {}
+    return SampleMeta(
+        key=key,
+        size=size,
+        letterbox=box,
+        group=row.patient if row is not None else "",
+        path=str(image),
+        extra=extra,
+    )
+
+
+def _stack(samples: Sequence[Sample]) -> Batch:
+    first = samples[0]
+    return Batch(
+        inputs={role: torch.stack([s.inputs[role] for s in samples]) for role in first.inputs},
+        meta=tuple(sample.meta for sample in samples),
+        kind="mask",
+        keys={role: tuple(s.keys[role] for s in samples) for role in first.keys},
+    )

@@ -1,0 +1,109 @@
+"""Decoding frames and masks, and the grey values that come of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from mlkit_angioseg.frames.headers import UNREADABLE, open_array
+from mlkit_core.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's "L"
+_LOW_HIGH = (1.0, 99.0)
+
+
+def read_stored(path: Path, frame: int | None, where: str) -> NDArray[np.uint8 | np.uint16]:
+    """Return one frame `[H, W]` or `[H, W, 3]` as stored; of a cine only this frame is read.
+
+    Raises:
+        DataError: The file cannot be decoded; `where` (table and line) and the file are named.
+    """
+    try:
+        if frame is not None:
+            stored = np.array(open_array(path)[frame])
+        else:
+            with Image.open(path) as picture:
+                deep = picture.mode.startswith(("I", "F"))
+                picture = picture if deep or picture.mode == "L" else picture.convert("RGB")
+                stored = np.asarray(picture)
+    except (*UNREADABLE, IndexError) as err:
+        raise DataError(f"{where}: {path}: cannot be decoded: {err}") from err
+    if stored.dtype.kind == "i" and stored.min() >= 0 and stored.max() < 2**16:
+        stored = stored.astype(np.uint16)  # PIL gives 16-bit PNGs as int32 in older modes
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{where}: {path}: expected 8 or 16 bits, got {stored.dtype}")
+    return stored[..., 0] if stored.ndim == 3 and stored.shape[2] == 1 else stored
+
+
+def to_grey(
+    stored: NDArray[np.uint8 | np.uint16], bits: int | None = None, window: str = "full"
+) -> NDArray[np.float32]:
+    """Return grey values 0..1 `[H, W]`.
+
+    Args:
+        stored: `[H, W]` or `[H, W, 3]`.
+        bits: Bits stored; None for all bits of the type. White is `2 ** bits - 1`, never the
+            brightest pixel, so that contrast does not hang on one pixel.
+        window: "full", or "percentile" to stretch percentiles 1 to 99 over 0..1.
+
+    Raises:
+        ValueError: A value needs more bits.
+    """
+    white = 2 ** (bits or 8 * stored.dtype.itemsize) - 1
+    if stored.max() > white:
+        raise ValueError(f"value {stored.max()} needs more than {bits} bits")
+    grey = stored.astype(np.float32) / white
+    if grey.ndim == 3:
+        grey = grey @ _RGB_TO_GREY
+    if window == "percentile":
+        low, high = np.percentile(grey, _LOW_HIGH)
+        grey = (grey - low) / max(float(high - low), 1 / white)
+    return np.clip(grey, 0, 1, dtype=np.float32)
+
+
+def read_mask(path: Path, where: str) -> NDArray[np.bool_]:
+    """Return a mask `[H, W]`, True on vessel; stored values are 0 and 1, or 0 and 255.
+
+    Raises:
+        DataError: The file cannot be decoded, or holds other values.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            stored = np.array(open_array(path))
+        else:
+            with Image.open(path) as picture:
+                stored = np.asarray(picture if picture.mode in ("1", "L") else picture.convert("L"))
+    except UNREADABLE as err:
+        raise DataError(f"{where}: mask {path}: cannot be decoded: {err}") from err
+    values = np.unique(stored)
+    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
+        shown = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
+        raise DataError(
+            f"{where}: mask {path}: expected values 0 and 1, or 0 and 255, got {shown}",
+            hint="save masks without smoothing or JPEG compression",
+        )
+    return stored > 0
+
+
+class FileHashes:
+    """SHA-256 of files' bytes, computed once for each path, size and time of change."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, int, int], str] = {}
+
+    def of(self, path: Path) -> str:
+        """Return the hexadecimal digest of a file's bytes."""
+        stat = path.stat()
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in self._known:
+            with path.open("rb") as file:
+                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._known[key]

@@ -1,0 +1,1 @@
+"""Overlap, centreline and distance scores of vessel masks."""

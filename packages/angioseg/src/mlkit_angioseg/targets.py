@@ -1,0 +1,22 @@
+"""The target of vessel segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlkit_core.types import MaskTarget
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VesselTarget(MaskTarget):
+    """Vessel masks at the input's size, and in evaluation also at the original size.
+
+    Args:
+        original: One bool mask `[H, W]` in original pixels for each row; empty in training.
+    """
+
+    original: tuple[Tensor, ...] = ()

@@ -1,0 +1,5 @@
+from mlkit_core.testing import PluginContract
+
+
+class TestAngioseg(PluginContract):
+    plugin = "mlkit_angioseg.plugin"
