@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from mlkit_core.errors import TrainingError
 from mlkit_core.training import checkpoint
 
 STAGED = """
@@ -158,6 +159,30 @@ print(load_run("mini.yaml").fit().status)
     assert output.splitlines()[-1] == "interrupted"
     assert (tmp_path / "runs/mini/last").readlink().name == "step-00000005"
     same_run(finish(in_process, tmp_path), reference)
+
+
+@pytest.mark.parametrize("writer", ["save_file", "torch.save", "_sync"])
+def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_stands(
+    make_run, monkeypatch, writer
+):
+    run = make_run("trainer.checkpoint_every=2", "trainer.epochs=2")
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 4:
+            raise OSError(28, "No space left on device")
+        return inner(*args, **kwargs)
+
+    owner = checkpoint.torch if writer == "torch.save" else checkpoint
+    name = writer.rpartition(".")[2]
+    inner = getattr(owner, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, full)
+        with pytest.raises(TrainingError, match=r"cannot be written: .*No space left on device"):
+            run.fit()
+    assert not list((run.folder / "checkpoints").glob(".*.part"))
+    assert run.fit(resume=True).status == "finished"
 
 
 def test_resuming_a_finished_run_changes_nothing(make_run):

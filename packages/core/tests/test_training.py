@@ -191,6 +191,22 @@ def test_batch_size_must_divide_by_the_micro_steps(make_run):
         make_run("trainer.accumulate=3")
 
 
+def test_a_run_that_wrong_input_refuses_leaves_no_folder(make_run):
+    run = make_run("freeze=[encoders, fusions, head]")
+    with pytest.raises(BuildError):
+        run.fit()
+    assert not run.folder.exists()
+
+
+def test_wrong_input_on_resume_leaves_the_folder_as_it_was(make_run):
+    run = make_run("trainer.epochs=1")
+    run.fit()
+    worse = make_run("trainer.epochs=2", "trainer.batch_size=3", "trainer.accumulate=3")
+    with pytest.raises(RunFolderError):
+        worse.fit(resume=True)
+    assert (run.folder / "last" / "model.safetensors").is_file()
+
+
 def test_the_target_is_never_seen_in_evaluation(make_run, miniatures):
     miniatures.Memory.seen.clear()
     run = make_run("model.fusion={name: memory}", "trainer.epochs=1")

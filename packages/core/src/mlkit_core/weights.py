@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 
@@ -91,7 +92,8 @@ def hub_file(repo: str, filename: str) -> Path:
     )
     host = urlsplit(hub.constants.ENDPOINT)
     try:
-        socket.create_connection((host.hostname or "", host.port or 443), timeout=1.5).close()
+        if not getproxies():  # behind a proxy only a real request can tell
+            socket.create_connection((host.hostname or "", host.port or 443), timeout=1.5).close()
     except OSError as err:
         raise WeightsError(f"hf:{repo}/{filename}: hub not reachable: {err}", hint=advice) from err
     _log.info("downloading %s of %s", filename, repo)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mlkit_core.errors import RunFolderError
+from mlkit_core.errors import RunFolderError, TrainingError
 from mlkit_core.weights import read_pickle
 
 if TYPE_CHECKING:
@@ -57,18 +57,26 @@ def step_name(step: int, *, epoch_end: bool) -> str:
 def write(
     final: Path, info: CheckpointInfo, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint `…/checkpoints/step-…` whole or not at all."""
+    """Write a checkpoint `…/checkpoints/step-…` whole or not at all.
+
+    Raises:
+        TrainingError: The disk does not take it.
+    """
     root = final.parent
     root.mkdir(parents=True, exist_ok=True)
     aside = root / f".{final.name}.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    save_file(plain, aside / MODEL, metadata={"mlkit": json.dumps(asdict(info))})
-    torch.save(dict(state), aside / STATE)
-    for name in (MODEL, STATE):
-        _sync(aside / name)
-    _sync(aside)
+    try:
+        save_file(plain, aside / MODEL, metadata={"mlkit": json.dumps(asdict(info))})
+        torch.save(dict(state), aside / STATE)
+        for path in (aside / MODEL, aside / STATE, aside):
+            _sync(path)
+    except (OSError, SafetensorError, RuntimeError) as err:  # a full disk is any of them
+        shutil.rmtree(aside, ignore_errors=True)
+        hint = "free some space; --resume goes on from the checkpoint before, which stands"
+        raise TrainingError(f"{final}: cannot be written: {err}", hint=hint) from err
     if final.exists():
         stale = root / f".{final.name}.stale"
         shutil.rmtree(stale, ignore_errors=True)

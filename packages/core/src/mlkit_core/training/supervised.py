@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlkit_core.config import dump_resolved
 from mlkit_core.config.changes import changed_keys
-from mlkit_core.errors import RunFolderError
+from mlkit_core.errors import InputError, RunFolderError
 from mlkit_core.training import checkpoint
 from mlkit_core.training.config import SupervisedConfig
 from mlkit_core.training.engine import Engine
@@ -83,6 +84,7 @@ class Fit:
         self.stopping: Callable[[], bool] = lambda: False
         self.state: dict[str, Any] | None = None
         self.carried: Carried | None = None
+        self.existed = False  # the run folder, before this call
 
     def _options(self, index: int) -> SupervisedConfig:
         trainer = self.config.stages[index].trainer
@@ -100,16 +102,23 @@ class Fit:
         except KeyboardInterrupt:
             status = "interrupted"
             raise
+        except InputError:
+            status = "refused"
+            raise
         finally:
             self.watcher.close()
-            self.journal.finish(status)
+            self.journal.finish("failed" if status == "refused" else status)
             self.engine.close()
+            empty = not (self.folder / "checkpoints").exists()
+            if status == "refused" and empty and not self.existed and self.engine.is_main:
+                shutil.rmtree(self.folder)  # wrong input leaves nothing half-written
         return RunResult(str(self.folder), status, position.step, position.metrics)
 
     def _open(self) -> None:
         """Make a new run folder, or read the state to go on from."""
         # Rank 0's word counts: another rank may look after rank 0 has begun to write.
         exists = self.engine.gather((self.folder / "run.yaml").exists())[0]
+        self.existed = exists
         if exists and not self.wish.resume:
             hint = "say --resume to go on, or change its `name`"
             raise RunFolderError(f"{self.folder}: the run exists", hint=hint)
