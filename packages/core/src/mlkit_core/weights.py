@@ -79,18 +79,18 @@ def hub_file(repo: str, filename: str) -> Path:
         WeightsError: It is not cached and the hub cannot be reached (within two seconds), or it is
             gated or absent.
     """
-    import huggingface_hub as hub
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hub.hf_hub_download(repo, filename, local_files_only=True))
+        return Path(hf_hub_download(repo, filename, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     advice = (
         f"fetch {filename} of {repo} on a machine that is online, then say `weights: PATH`, "
-        f"or put it into the hub cache {hub.constants.HF_HUB_CACHE}"
+        f"or put it into the hub cache {constants.HF_HUB_CACHE}"
     )
-    host = urlsplit(hub.constants.ENDPOINT)
+    host = urlsplit(constants.ENDPOINT)
     try:
         if not getproxies():  # behind a proxy only a real request can tell
             socket.create_connection((host.hostname or "", host.port or 443), timeout=1.5).close()
@@ -98,7 +98,7 @@ def hub_file(repo: str, filename: str) -> Path:
         raise WeightsError(f"hf:{repo}/{filename}: hub not reachable: {err}", hint=advice) from err
     _log.info("downloading %s of %s", filename, repo)
     try:
-        return Path(hub.hf_hub_download(repo, filename, etag_timeout=2))
+        return Path(hf_hub_download(repo, filename, etag_timeout=2))
     except (HfHubHTTPError, OSError) as err:
         raise WeightsError(f"hf:{repo}/{filename}: {err}", hint=advice) from err
 
@@ -137,7 +137,8 @@ def load_pretrained(where: str, encoder: nn.Module, weights: str | None) -> str:
         hint = err.hint or "`weights: none` starts from random weights, and says so in every report"
         raise WeightsError(f"{where}.weights: {err}", hint=hint) from err
     except RuntimeError as err:
-        raise WeightsError(f"{where}.weights: {choice}: {err}") from err
+        said = " ".join(str(err).split())  # torch writes a line for each key
+        raise WeightsError(f"{where}.weights: {choice}: {said}") from err
     return f"sha256:{file_sha256(path)} ({path.name})"
 
 
