@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import socket
+import struct
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RANDOM = "random weights"
+# What the unpickler raises on bytes that are no pickle, or one that needs code to be run.
+_UNREADABLE = (
+    pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, LookupError, ValueError,
+    TypeError, AttributeError, struct.error,
+)  # fmt: skip
 _log = logging.getLogger("mlkit")
 
 
@@ -50,12 +58,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def read_pickle(path: Path) -> Any:  # noqa: ANN401  # whatever plain values the file holds
     """Return the plain values and tensors of a `torch.save` file, by `weights_only=True`."""
-    import pickle
-    import zipfile
-
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, KeyError) as err:
+    except _UNREADABLE as err:
         first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise WeightsError(
             f"{path}: cannot be loaded as plain tensors: {first}",
