@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlkit_cli.catalogue import installed
+from mlkit_cli.listing import print_plugins
 from mlkit_cli.option_table import option_rows
 from mlkit_cli.output import columns, emit, emit_json
 from mlkit_cli.verbs.options import Json
@@ -25,28 +26,7 @@ def list_plugins(
     as_json: Json = False,
 ) -> None:
     """Show the plugins with their status, then the components that run files can name."""
-    catalogue = installed()
-    if as_json:
-        found: dict[str, object] = {
-            "plugins": [asdict(plugin) for plugin in catalogue.plugins],
-            "components": [
-                {**asdict(spec), "plugin": owner} for spec, owner in catalogue.components()
-            ],
-            "failures": [asdict(failure) for failure in catalogue.failures],
-        }
-        emit_json(found)
-        return
-    rows: list[list[str]] = []
-    for plugin in catalogue.plugins:
-        took = [f"{plugin.milliseconds:.1f} ms"] if timings else []
-        rows.append([plugin.name, f"{plugin.distribution} {plugin.version}", *took, plugin.status])
-    entries = sorted(catalogue.components(), key=lambda e: (KINDS.index(e.spec.kind), e.spec.name))
-    listed = [(f"{spec.kind}/{spec.name}", owner, spec.summary) for spec, owner in entries]
-    emit(
-        "\n".join(
-            ["plugins", columns(rows, indent="  "), "", "components", columns(listed, indent="  ")]
-        )
-    )
+    print_plugins(timings=timings, as_json=as_json)
 
 
 def show(
