@@ -43,6 +43,18 @@ def test_the_run_folder_holds_what_the_docs_promise(make_run):
     assert [record["epoch"] for record in lines(run, "val")] == [1, 2, 3]
 
 
+def test_the_run_folder_says_how_the_run_ended(make_run):
+    good, bad = (
+        make_run("trainer.epochs=1", name="good"),
+        make_run("losses=[{name: bce}, {name: broken, at: 1}]", name="bad"),
+    )
+    good.fit()
+    with pytest.raises(TrainingError):
+        bad.fit()
+    for run, status in ((good, "finished"), (bad, "failed")):
+        assert json.loads((run.folder / "environment.json").read_text())["status"] == status
+
+
 def test_best_is_the_checkpoint_with_the_highest_monitored_value(make_run):
     run = make_run("trainer.epochs=6", "optimizer.lr=0.1")
     run.fit()

@@ -123,7 +123,8 @@ def _summary(run: RunRecord) -> str:
         ]
         if scores:
             facts.append((f"best {monitor}", max(scores) if more else min(scores)))
-    facts += [("device", run.environment.get("device"))] if run.environment else []
+    for name in ("status", "device"):
+        facts += [(name, run.environment[name])] if name in run.environment else []
     facts += [("weights", "random weights")] if "random weights" in run.weights.values() else []
     chips = "".join(
         tag("span", text("b", name) + " " + escape(as_text(value)), class_="chip")

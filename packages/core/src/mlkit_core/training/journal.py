@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Journal:
         self._folder, self._config, self._active = folder, config, active
         self._path = folder / "metrics.jsonl"
         self._hooks = load_catalogue().hook
+        self._environment: dict[str, object] = {}
         self._log: logging.Handler | None = None
 
     def start(self, device: str, ranks: int) -> None:
@@ -47,16 +49,22 @@ class Journal:
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.addHandler(self._log)
         LOG.setLevel(min(LOG.level or logging.INFO, logging.INFO))
-        versions = {name: _version(name) for name in _PACKAGES}
-        record = {
+        self._environment = {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "versions": versions,
+            "versions": {name: _version(name) for name in _PACKAGES},
             "device": device,
             "ranks": ranks,
         }
-        (self._folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+        self._note("running")
         self._hooks.mlkit_run_started(folder=self._folder, config=self._config.resolved)
+
+    def _note(self, status: str) -> None:
+        """Write `environment.json`; a run that was killed goes on saying that it is running."""
+        text = json.dumps({**self._environment, "status": status}, indent=2) + "\n"
+        aside = self._folder / ".environment.part"
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(self._folder / "environment.json")
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append one line and tell the hooks."""
@@ -83,6 +91,8 @@ class Journal:
         """Tell the hooks how the run ended and close the log."""
         if not self._active:
             return
+        with suppress(OSError):  # on a full disk the error that ended the run is what matters
+            self._note(status)
         self._hooks.mlkit_run_finished(folder=self._folder, status=status)
         if self._log is not None:
             LOG.removeHandler(self._log)
