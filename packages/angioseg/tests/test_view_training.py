@@ -126,8 +126,11 @@ def test_angles_of_the_other_sign_segment_the_other_family(conditioned):
 
 
 def test_a_model_without_the_view_stays_under_its_bound(viewless):
-    # The bound is a mean over views; 32 images leave a little room.
-    assert viewless.dice(viewless.views) <= no_view_bound(FAMILIES) + 0.03
+    # The bound is the mean over all families that a view might name, so each image meets them all;
+    # it is exact for families of equal area, which here differ by pixels (0.001 in Dice).
+    views = viewless.views
+    every = [viewless.dice(views, [family] * len(views)) for family in range(FAMILIES)]
+    assert 0.2 < np.mean(every) <= no_view_bound(FAMILIES) + 0.001
 
 
 def test_the_angle_alone_changes_the_logits(conditioned):

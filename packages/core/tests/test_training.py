@@ -174,6 +174,34 @@ def test_gradient_tables_say_which_loss_reaches_which_part_and_change_nothing(ma
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_one_assignment_serves_a_batch_and_all_its_losses_and_no_other_batch(make_run, miniatures):
+    from mlkit_core.build import Losses, build_data, build_stage_model
+    from mlkit_core.training.objective import StepModule
+    from mlkit_core.types import Step
+
+    class Assigning(torch.nn.Module):
+        output_type, target_type = None, miniatures.MaskTarget
+
+        def forward(self, output, batch, step):
+            found.append((batch.meta[0].key, step.once("assignment", lambda: "not by the model")))
+            return {"zero": output.scope["image"].vector.sum() * 0}
+
+    def assign(module, args, kwargs):
+        kwargs["step"].once("assignment", lambda: len(found))
+
+    found = []
+    config = make_run("model.fusion={name: memory}").config.stages[0]
+    data = build_data(config.data)
+    model = build_stage_model(config, data)
+    model.losses.update({"one": Assigning(), "two": Assigning()})
+    model.fusions["fused"].register_forward_pre_hook(assign, with_kwargs=True)
+    kinds = frozenset({"mask"})
+    module = StepModule(model, Losses({"one": 1.0, "two": 1.0}, {"one": kinds, "two": kinds}))
+    batches = [data.collate([[data.load(d) for d in u]])[0] for u in data.units("val", 0)[:2]]
+    module(batches, Step(0, 1, torch.Generator()))
+    assert found == [("blob-1000", 0), ("blob-1000", 0), ("blob-1001", 2), ("blob-1001", 2)]
+
+
 def test_a_kind_without_a_loss_is_refused_at_build(make_run):
     with pytest.raises(BuildError, match="none runs on the data's kind 'triplet'"):
         make_run("data.mixed=true").fit()

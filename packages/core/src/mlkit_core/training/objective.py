@@ -50,9 +50,10 @@ class StepModule(nn.Module):
         parts: dict[str, LossPart] = {}
         device = next(self.parameters()).device.type
         for batch in batches:
-            output: ModelOutput = self.model(batch, step=step)
+            own = step.for_batch()  # what one batch computes once must not serve the next
+            output: ModelOutput = self.model(batch, step=own)
             with torch.autocast(device, enabled=False):
-                self._add(parts, to_float32(output), batch, step.for_batch())
+                self._add(parts, to_float32(output), batch, own)
         return parts
 
     def _add(

@@ -105,7 +105,7 @@ def build_stage(config: StageConfig, seed: int, carried: Carried | None = None) 
         if where in before:
             LOG.info("%s: another component than before, starts anew", where)
         if isinstance(part, EncoderPart):
-            if any(True for _ in module.parameters()):
+            if part.weights not in (None, "none") or any(True for _ in module.parameters()):
                 stage.weights[where] = load_pretrained(where, module, part.weights)
             if part.lora is not None:
                 adapters.inject(where, module, part.lora)
