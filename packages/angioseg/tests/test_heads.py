@@ -132,6 +132,16 @@ def test_decode_cuts_the_padding_and_returns_to_original_pixels():
     assert (half.probabilities[:, :12] > 0.5).all()
 
 
+def test_decode_cuts_centred_padding():
+    logits = torch.full((1, 1, 16, 16), 50.0)
+    logits[:, :, 4:12, 2:14] = -50.0
+    box = Letterbox(scale=0.5, size=(8, 12), offset=(4, 2))
+    meta = [SampleMeta(key="a", size=(16, 24), letterbox=box)]
+    [prediction] = FpnMask(PYRAMID, on="image").decode(MaskLogits(logits), meta)
+    assert prediction.probabilities.shape == (16, 24)
+    assert prediction.probabilities.max() < 1e-6
+
+
 def test_decode_of_several_classes_sums_to_one():
     meta = [SampleMeta(key="a", size=(8, 8), letterbox=Letterbox(scale=1.0, size=(8, 8)))]
     [prediction] = ConvMask(SAM, 3).decode(MaskLogits(torch.randn(1, 3, 8, 8)), meta)

@@ -107,16 +107,17 @@ def test_padding_half_of_the_input_changes_no_score():
     target[2:5] = 1
     probabilities = target.roll(1, 0) * 0.8 + 0.1
     results = []
-    for pad in (0, 8):
-        masks = torch.nn.functional.pad(target, (0, 0, 0, pad))[None]
-        meta = SampleMeta(key="a", size=(8, 8), letterbox=Letterbox(scale=1.0, size=(8, 8)))
+    for above, below in ((0, 0), (0, 8), (3, 5)):
+        masks = torch.nn.functional.pad(target, (0, 0, above, below))[None]
+        box = Letterbox(scale=1.0, size=(8, 8), offset=(above, 0))
+        meta = SampleMeta(key="a", size=(8, 8), letterbox=box)
         metric = MaskOverlap()
         metric.update(
             [MaskPrediction(probabilities)],
             Batch(inputs={}, meta=(meta,), target=MaskTarget(masks), kind="mask"),
         )
         results.append(metric.compute())
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 def test_a_resized_target_is_refused():

@@ -89,6 +89,14 @@ def test_padding_is_cut_off_and_the_original_size_comes_back():
     assert np.array_equal(original_image(batch, 0), np.full((2, 4, 3), 51))
 
 
+def test_padding_above_and_to_the_left_is_cut_off_too():
+    image = torch.ones(3, 4, 4)
+    image[:, 2:3, 1:3] = 0.2
+    box = Letterbox(scale=0.5, size=(1, 2), offset=(2, 1))
+    batch = batch_of(image, size=(2, 4), letterbox=box)
+    assert np.array_equal(original_image(batch, 0), np.full((2, 4, 3), 51))
+
+
 def test_a_true_mask_is_brought_back_to_original_pixels_too():
     mask = torch.zeros(4, 4)
     mask[0, 1] = 1.0  # the right half of the original; the rest is padding

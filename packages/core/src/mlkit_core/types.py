@@ -160,15 +160,23 @@ class Ratio:
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """How an image was resized and padded: `scaled = original * scale`, padding bottom and right.
+    """How an image was resized and padded: `input = original * scale + offset`.
 
     Args:
         scale: Input pixels per original pixel.
         size: Height and width of the resized content within the input, in pixels.
+        offset: Padding above it and to its left, in pixels.
     """
 
     scale: float
     size: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that show the image."""
+        (top, left), (height, width) = self.offset, self.size
+        return slice(top, top + height), slice(left, left + width)
 
 
 @dataclass(frozen=True, kw_only=True)

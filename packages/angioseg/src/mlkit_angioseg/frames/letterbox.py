@@ -82,8 +82,7 @@ def to_original(logits: Tensor, meta: SampleMeta) -> Tensor:
     """
     if meta.size is None or meta.letterbox is None:
         raise BuildError(f"{meta.key}: meta has no original size, so masks cannot be decoded")
-    height, width = meta.letterbox.size
-    content = logits[:, :height, :width].float()
+    content = logits[:, *meta.letterbox.content].float()
     if tuple(content.shape[-2:]) == tuple(meta.size):
         return content
     return functional.interpolate(

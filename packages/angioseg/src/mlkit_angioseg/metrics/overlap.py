@@ -131,8 +131,8 @@ def original_mask(batch: Batch, index: int) -> NDArray[np.bool_]:
             f"{meta.key}: mask-overlap needs the mask at original resolution, "
             f"got {type(target).__name__} at scale {box.scale:g}"
         )
-    height, width = meta.size
-    return target.masks[index, :height, :width].cpu().numpy() > 0
+    shown = Letterbox(scale=1.0, size=meta.size, offset=box.offset).content
+    return target.masks[index, *shown].cpu().numpy() > 0
 
 
 def example(folder: Path) -> Example:

@@ -49,8 +49,7 @@ def _to_original(
     pixels: npt.NDArray[np.uint8], meta: SampleMeta, how: Image.Resampling
 ) -> npt.NDArray[np.uint8]:
     if meta.letterbox is not None:
-        height, width = meta.letterbox.size
-        pixels = pixels[:height, :width]
+        pixels = pixels[meta.letterbox.content]
     if meta.size is None or pixels.shape[:2] == meta.size:
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
