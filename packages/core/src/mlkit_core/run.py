@@ -21,7 +21,7 @@ from mlkit_core.training.stages import restore_stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlkit_core.config.frame import RunConfig, StageConfig
+    from mlkit_core.config.frame import Part, RunConfig, StageConfig
     from mlkit_core.interfaces import Trainer
     from mlkit_core.training.stages import Stage
     from mlkit_core.types import Role, RunResult
@@ -73,6 +73,10 @@ class Run:
 
     def stage_of(self, which: str) -> tuple[Stage, StageConfig, Path]:
         """Return the stage that a checkpoint names, restored strictly without its losses."""
+        trainer = self.config.stages[-1].trainer
+        if trainer is not None and trainer.spec.own_model:
+            why = f"trainer {trainer.name!r} has a model of its own"
+            raise BuildError(f"{self.folder}: {why}", hint="use the verbs of its own package")
         path = checkpoint.find(self.folder, which)
         carried = checkpoint.read(path)
         by_name = {stage.name: stage for stage in self.config.stages}
@@ -96,6 +100,9 @@ class Run:
             split: "val", "test" or "train".
             which: "best", "last", a checkpoint's name or path.
         """
+        trainer = self.config.stages[-1].trainer
+        if trainer is not None and trainer.spec.own_model:
+            return self._evaluate_own(trainer, split, which)
         from mlkit_core.report.pictures import PictureBook
 
         stage, engine, path = self._ready(which)
@@ -108,12 +115,22 @@ class Run:
         found = evaluate(stage.model, stage.data, make, split, engine, seen=book.add)
         if engine.is_main:
             book.close()
-            self._write(found, stage, split, path)
+            about = {"checkpoint": path.name, "stage": stage.config.name, "weights": stage.weights}
+            self._write(found, split, about)
         return found
 
-    def _write(self, found: Evaluation, stage: Stage, split: str, path: Path) -> None:
-        about = {"split": split, "checkpoint": path.name, "stage": stage.config.name}
-        record = {**about, "weights": stage.weights, **asdict(found)}
+    def _evaluate_own(self, trainer: Part, split: str, which: str) -> Evaluation:
+        """Ask a trainer that has a model of its own, and knows where its checkpoints lie."""
+        if split != "val":
+            why = f"trainer {trainer.name!r} has a model of its own and evaluates val"
+            raise BuildError(f"{why}, got split {split!r}")
+        owner: Trainer = build_part(trainer, "trainer")
+        found = Evaluation(dict(owner.evaluate(self, Path(which))))
+        self._write(found, split, {"checkpoint": which, "stage": self.config.stages[-1].name})
+        return found
+
+    def _write(self, found: Evaluation, split: str, about: Mapping[str, Any]) -> None:
+        record = {"split": split, **about, **asdict(found)}
         aside, target = self.folder / ".eval.part", self.folder / f"eval-{split}.json"
         aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         aside.replace(target)
