@@ -1,0 +1,1 @@
+"""Distances combined, clusters, projections, evaluation and findings, on plain arrays."""
