@@ -1,0 +1,1 @@
+"""What each verb does, for Python too: a run's folder in, plain values out."""
