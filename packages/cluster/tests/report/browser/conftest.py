@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,21 @@ FLAGS = (
 PATIENCE_S = 60
 
 
+def start(program: str, profile: Path) -> tuple[int, int, int]:
+    """Start a browser; return its process, and the descriptors to write to and to read from."""
+    theirs_in, to = os.pipe()
+    back, theirs_out = os.pipe()
+    # The protocol speaks on 3 and 4; from above 9 neither end can be overwritten on the way there.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (theirs_in, theirs_out)]
+    actions = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    actions += [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, (3, 4), strict=True)]
+    arguments = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    process = os.posix_spawn(program, arguments, os.environ, file_actions=actions)
+    for fd in (theirs_in, theirs_out, *high):
+        os.close(fd)
+    return process, to, back
+
+
 class Browser:
     """One tab.
 
@@ -32,18 +47,7 @@ class Browser:
     """
 
     def __init__(self, program: str, profile: Path) -> None:
-        theirs_in, self._to = os.pipe()
-        self._from, theirs_out = os.pipe()
-        # The protocol speaks on the descriptors 3 and 4.
-        start = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", start, program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(theirs_in, theirs_out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        self._process, self._to, self._from = start(program, profile)
         self._number, self._buffer, self._session = 0, b"", None
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -55,9 +59,8 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(PATIENCE_S)
-        os.close(self._to)
+        os.close(self._to)  # the browser ends with its pipe
+        os.waitpid(self._process, 0)
         os.close(self._from)
 
     def send(self, method: str, **params: object) -> dict:
@@ -77,7 +80,9 @@ class Browser:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], max(0, until - time.monotonic()))
             assert ready, "the browser does not answer"
-            self._buffer += os.read(self._from, 1 << 20)
+            chunk = os.read(self._from, 1 << 20)
+            assert chunk, "the browser has ended"
+            self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(line)
         self._note(message.get("method"), message.get("params", {}))

@@ -185,7 +185,7 @@ def _wrong(scene: _Scene, limits: LabelThresholds) -> list[LabelFinding]:
     same = scene.predictions.labels[scene.guessed, None] == scene.labels.labels[scene.given]
     match = scene.ious >= limits.wrong_iou
     right = match & same
-    doubts = match & ~same & ~right.any(1, keepdims=True) & ~right.any(0)
+    doubts = match & ~right.any(1, keepdims=True) & ~right.any(0)
     doubts &= (scene.scores >= limits.wrong_confidence)[:, None]
     scores = np.where(doubts, scene.scores[:, None] * scene.ious, -1)
     found = []
