@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mlkit_cluster.kernel.pairs import Backend
-    from mlkit_cluster.yolo.raw import RawOutput
+    from mlkit_cluster.kernel.raw import RawOutput
 
 MANY = 1024  # columns of a long row; images are repeated up to here
 
@@ -173,7 +173,7 @@ FIRST_PAIR = """
 import time
 import numpy as np, torch
 from mlkit_cluster.kernel import *
-from mlkit_cluster.yolo.raw import RawOutput
+from mlkit_cluster.kernel.raw import RawOutput
 grid, mask = Grid(64, (8, 16, 32), 16, 80), encode_mask(np.ones((16, 16), bool))
 shapes = (1, 64, 84), (1, 80, 84), (1, 32, 84), (1, 32, 16, 16)
 row = prepare_row(RawOutput(*(torch.zeros(shape) for shape in shapes), {}), grid)

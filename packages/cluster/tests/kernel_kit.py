@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mlkit_cluster.kernel import Grid, Targets, decode_mask, encode_mask, to_canonical
-from mlkit_cluster.yolo.raw import RawOutput
+from mlkit_cluster.kernel.raw import RawOutput
 
 STRIDES = (8, 16, 32)
 

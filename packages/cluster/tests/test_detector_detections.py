@@ -7,9 +7,9 @@ import torch
 from mlkit_cluster.images.letterbox import fit, letterbox
 from mlkit_cluster.images.pixels import read_image, read_input
 from mlkit_cluster.kernel.masks import decode_mask
+from mlkit_cluster.kernel.raw import RawOutput
 from mlkit_cluster.yolo.adapter import load_detector
 from mlkit_cluster.yolo.detections import Detections, anchor_centres, decode_boxes, detect, place
-from mlkit_cluster.yolo.raw import RawOutput
 
 
 def raw_of(boxes_xyxy, scores, classes=2, bins=16):

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,16 @@ import pytest
 from mlkit_cluster.engines.cluster import RayEngine
 from mlkit_core.errors import InputError, MlkitError
 
-pytest.importorskip("ray", reason="mlkit-cluster[ray] is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("ray") is None, reason="mlkit-cluster[ray] is not installed"
+)
 
 
 @pytest.fixture(scope="module")
 def engine():
+    made = RayEngine(workers=2)  # it imports ray, after it has said which environment to use
     import ray
 
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers are this environment's
-    made = RayEngine(workers=2)
     yield made
     ray.shutdown()
 

@@ -17,7 +17,7 @@ from mlkit_cluster.kernel import (
     prepare_row,
     to_canonical,
 )
-from mlkit_cluster.yolo.raw import RawOutput
+from mlkit_cluster.kernel.raw import RawOutput
 
 TOLERANCE = 1e-5
 WEIGHTS = {False: "yolov8n_dequant_sd.pt", True: "yolov8n-seg_dequant_sd.pt"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernel_kit import STRIDES, dense_losses, random_raw, random_targets, relative
 
 from mlkit_cluster.kernel import Grid, Targets, TargetTable, pair_losses, prepare_row, to_canonical
-from mlkit_cluster.yolo.raw import RawOutput
+from mlkit_cluster.kernel.raw import RawOutput
 from mlkit_core.errors import InputError
 
 BACKENDS = ("numba", "torch")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -237,20 +238,20 @@ def test_shards_of_a_job_array_join_into_the_same_matrix(run, base, tmp_path):
     assert content(run) == content(whole)
 
 
-def test_two_ray_workers_write_the_same_bytes(run, base, tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="mlkit-cluster[ray] is not installed")
+@pytest.mark.skipif(find_spec("ray") is None, reason="mlkit-cluster[ray] is not installed")
+def test_two_ray_workers_write_the_same_bytes(run, base, tmp_path):
     import shutil
-
-    import ray
 
     from mlkit_cluster.engines.cluster import RayEngine
 
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     whole = shutil.copytree(base, tmp_path / "whole")
     computed(whole)
+    engine = RayEngine(workers=2)
     try:
-        computed(run, engine=RayEngine(workers=2))
+        computed(run, engine=engine)
     finally:
+        import ray
+
         ray.shutdown()
     assert blocks(run) == blocks(whole)
     assert content(run) == content(whole)

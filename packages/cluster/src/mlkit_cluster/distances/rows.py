@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlkit_cluster.kernel import Targets
+    from mlkit_cluster.kernel.raw import RawOutput
     from mlkit_cluster.yolo.adapter import Detector
-    from mlkit_cluster.yolo.raw import RawOutput
 
 Kernel = Literal["auto", "numba", "torch", "criterion"]
 _log = logging.getLogger("mlkit.cluster")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from mlkit_core.errors import InputError, MlkitError
@@ -29,6 +30,8 @@ class RayEngine:
     """
 
     def __init__(self, workers: int = 2, address: str | None = None, gpus: float = 0.0) -> None:
+        # Under `uv run` Ray would build an environment for its workers, instead of using this one.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read when ray is imported
         try:
             import ray
         except ModuleNotFoundError as err:

@@ -15,7 +15,7 @@ from mlkit_core.errors import InputError
 
 if TYPE_CHECKING:
     from mlkit_cluster.kernel.grid import Grid
-    from mlkit_cluster.yolo.raw import RawOutput
+    from mlkit_cluster.kernel.raw import RawOutput
 
 TOP = 10  # anchors that a target picks
 LANES = 16  # anchors that the compiled kernel takes at a time; arrays end in as much padding

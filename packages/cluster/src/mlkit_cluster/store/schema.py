@@ -5,7 +5,7 @@ from __future__ import annotations
 VERSION = 1
 COMPONENTS = ("box", "cls", "dfl", "seg")
 
-# `embeddings` and `features` bear the names and columns of the brief's own layout first; what we
+# `embeddings` and `features` bear the names and columns of the earlier system first; what we
 # add comes after. An image's metrics and losses stand in the row of its detector's embedding;
 # rows of other encoders have NULL there. What is unknown is NULL, never 0.
 # `row_checks` and `shards.row_checks` bind what was written to its image or row, so that swapped

@@ -16,7 +16,7 @@ from mlkit_cluster.kernel.masks import encode_mask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlkit_cluster.yolo.raw import RawOutput
+    from mlkit_cluster.kernel.raw import RawOutput
     from mlkit_core.types import Letterbox
 
 MIN_SIDE = 1e-3  # pixels; a thinner box is no detection

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mlkit_cluster.kernel.masks import decode_mask
+from mlkit_cluster.kernel.raw import RawOutput, join_rows
 from mlkit_cluster.yolo.detections import Detections, detect
 from mlkit_cluster.yolo.levels import entering_maps, level_name
-from mlkit_cluster.yolo.raw import RawOutput, join_rows
 from mlkit_core.errors import InputError, WeightsError
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlkit_cluster.images.annotations import GroundTruth
+    from mlkit_cluster.kernel.raw import RawOutput
     from mlkit_cluster.yolo.adapter import Detector
     from mlkit_cluster.yolo.detections import Detections
-    from mlkit_cluster.yolo.raw import RawOutput
     from mlkit_core.types import Batch, SampleMeta
 
 _GRID = 4
