@@ -20,7 +20,7 @@ from mlkit_cluster.store.fingerprint import canonical_json
 from mlkit_cluster.store.runs import RunSpec
 from mlkit_cluster.yolo.extractor import COMPONENTS, YoloExtractor
 from mlkit_core.build import build_data, build_part
-from mlkit_core.errors import BuildError
+from mlkit_core.errors import BuildError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,6 +219,19 @@ def said_of(data: Part, extractor: Part) -> str:
     """Return what `validate` makes the same data and extractor from, as JSON."""
     parts = {"data": data.options, "extractor": extractor.options}
     return json.dumps(parts, default=str)
+
+
+def source_of(run: RunStore) -> str:
+    """Return the images that a run was extracted from: its source, else the folder they lie in.
+
+    Raises:
+        InputError: Nothing has been extracted.
+    """
+    known = run.metadata()
+    if "image_root" not in known:
+        raise InputError(f"{run.path}: holds no images", hint="`mlkit cluster extract` first")
+    said = json.loads(known["recipe"]) if "recipe" in known else {}
+    return str(said.get("data", {}).get("source", known["image_root"]))
 
 
 def _keeps_full_maps(reader: Any) -> bool:  # noqa: ANN401  # an extractor

@@ -142,6 +142,7 @@ def embed(
 ) -> None:
     """Add another encoder's embeddings to a run; nothing else of it is touched."""
     set_log_level(log_level)
+    from mlkit_cluster.steps.extraction import source_of
     from mlkit_cluster.steps.parts import make_part
     from mlkit_cluster.store.database import open_run
 
@@ -151,11 +152,11 @@ def embed(
         "extractor", "embedding", {**options, "weights": weights, "device": device}
     )
     with open_run(run, readonly=True) as store:
-        folder, root = store.folder, Path(store.metadata()["image_root"])
+        folder, source = store.folder, source_of(store)
     data = make_part(
         "data",
         "image-folder",
-        {"source": str(root), "labels": "none", "image_size": image_size},
+        {"source": source, "labels": "none", "image_size": image_size},
     )
     found = _extract(
         folder, data, extractor, engine, workers, ray_address, shard, False, name or encoder
