@@ -242,3 +242,26 @@ def test_a_run_file_names_data_and_extractor(made, tmp_path, capsys, monkeypatch
     assert code == 0
     assert json.loads(out)["extracted now"] == 12
     assert (tmp_path / "runs" / "tiny" / "run.db").is_file()
+
+
+def test_a_user_who_stops_is_told_that_the_same_command_goes_on(
+    made, tmp_path, capsys, monkeypatch
+):
+    from mlkit_cluster.steps import extraction
+
+    write = extraction._write
+
+    def stop(*arguments, **options):
+        write(*arguments, **options)
+        raise KeyboardInterrupt
+
+    data, model = made
+    call = ["extract", data, "--model", model, "-o", tmp_path / "run", *SIZES]
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "CHUNK", 4)
+        patch.setattr(extraction, "_write", stop)
+        code, _, err = says(capsys, *call)
+    assert code == 1
+    assert "the same command goes on from there" in err
+    code, out, _ = says(capsys, *call, "--json")
+    assert (code, json.loads(out)["extracted now"]) == (0, 8)

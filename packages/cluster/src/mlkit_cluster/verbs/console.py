@@ -7,7 +7,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,16 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # plain values, nested
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say, when the user stops the work, that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        LOG.warning("stopped: what is done is kept, and the same command goes on from there")
+        raise
 
 
 class Ticker:

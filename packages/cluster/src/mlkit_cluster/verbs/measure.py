@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mlkit_cluster.verbs.console import LOG, Ticker, emit, set_log_level
+from mlkit_cluster.verbs.console import LOG, Ticker, emit, resumable, set_log_level
 from mlkit_cluster.verbs.options import (
     Address,
     Device,
@@ -256,16 +256,17 @@ def _extract(
     from mlkit_cluster.steps.extraction import extract as run
 
     name = encoder or ("yolo" if extractor.name == "yolo" else extractor.name)
-    return run(
-        folder,
-        data,
-        extractor,
-        engine=make_engine(engine, workers, address),
-        encoder=name,
-        shard=parse_shard(shard),
-        retry=retry,
-        tell=Ticker("images"),
-    )
+    with resumable():
+        return run(
+            folder,
+            data,
+            extractor,
+            engine=make_engine(engine, workers, address),
+            encoder=name,
+            shard=parse_shard(shard),
+            retry=retry,
+            tell=Ticker("images"),
+        )
 
 
 def _tell(found: Extracted, *, as_json: bool, skip_bad: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlkit_cluster.verbs.console import LOG, Ticker, emit, set_log_level, table
+from mlkit_cluster.verbs.console import LOG, Ticker, emit, resumable, set_log_level, table
 from mlkit_cluster.verbs.options import (
     Address,
     Device,
@@ -90,13 +90,14 @@ def distances(
     )
     with open_run(run, readonly=True) as store:
         count = len(matrix_ids(store))
-    found = compute(
-        run,
-        wish,
-        engine=make_engine(engine, workers, ray_address),
-        shard=parse_shard(shard),
-        tell=Ticker("rows", each=min(knn or count, count), of="pairs"),
-    )
+    with resumable():
+        found = compute(
+            run,
+            wish,
+            engine=make_engine(engine, workers, ray_address),
+            shard=parse_shard(shard),
+            tell=Ticker("rows", each=min(knn or count, count), of="pairs"),
+        )
     checked = found.conformance
     emit(
         {
