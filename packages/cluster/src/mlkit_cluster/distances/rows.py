@@ -89,7 +89,7 @@ class RowsWorker:
         self.recipe, self.detector = recipe, detector
         self.grid = grid_of(detector)
         self.table = TargetTable(recipe.targets, self.grid)
-        threads = recipe.threads or len(os.sched_getaffinity(0))
+        threads = recipe.threads or _cores()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
 
     def prepare(self, task: RowsTask) -> torch.Tensor:
@@ -127,6 +127,13 @@ class RowsWorker:
             losses = pair_losses(prepare_row(raw, self.grid), self.table, columns, backend)
             found = {name: getattr(losses, name) for name in self.recipe.components}
         return {name: found[name] for name in self.recipe.components}
+
+
+def _cores() -> int:
+    """Return the cores that this process may use; not every system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def grid_of(detector: Detector) -> Grid:
