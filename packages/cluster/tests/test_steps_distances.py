@@ -174,6 +174,28 @@ def test_the_librarys_own_criterion_gives_the_same_matrix(run, base, tmp_path):
         assert matrices(other)[name] == pytest.approx(dist, rel=1e-5, nan_ok=True)
 
 
+def test_a_head_that_the_kernel_does_not_know_is_not_compared_with_itself(
+    run, base, tmp_path, monkeypatch
+):
+    import shutil
+
+    from mlkit_cluster.distances import rows
+
+    computed(run)
+    load = rows.load_detector
+
+    def unknown(*arguments):
+        detector = load(*arguments)
+        detector.fast = False
+        return detector
+
+    monkeypatch.setattr(rows, "load_detector", unknown)
+    other = shutil.copytree(base, tmp_path / "other")
+    assert computed(other).conformance is None
+    for name, dist in matrices(run).items():
+        assert matrices(other)[name] == pytest.approx(dist, rel=1e-5, nan_ok=True)
+
+
 def test_other_components_are_another_matrix_and_replace_it_only_when_asked(run):
     computed(run)
     with pytest.raises(InputError, match="holds distances of other settings"):

@@ -92,6 +92,11 @@ class RowsWorker:
         threads = recipe.threads or _cores()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
 
+    @property
+    def by_criterion(self) -> bool:
+        """Whether losses are the library's own: asked for, or of a head that the kernel lacks."""
+        return self.recipe.kernel == "criterion" or not self.detector.fast
+
     def prepare(self, task: RowsTask) -> torch.Tensor:
         """Return the rows' images, `[R, 3, S, S]` uint8."""
         images = [read_input(path, self.recipe.image_size) for path in self._paths(task)]
@@ -119,10 +124,10 @@ class RowsWorker:
         return None if task.columns is None else task.columns[offset]
 
     def _losses(self, raw: RawOutput, columns: np.ndarray | None) -> dict[str, np.ndarray]:
-        if self.recipe.kernel == "criterion" or not self.detector.fast:
+        backend = self.recipe.kernel
+        if backend == "criterion" or not self.detector.fast:
             found = by_criterion(self.detector, raw, self.recipe.targets, columns)
         else:
-            backend = "auto" if self.recipe.kernel == "criterion" else self.recipe.kernel
             raw = raw if backend == "torch" else raw.cpu()
             losses = pair_losses(prepare_row(raw, self.grid), self.table, columns, backend)
             found = {name: getattr(losses, name) for name in self.recipe.components}

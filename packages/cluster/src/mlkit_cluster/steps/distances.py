@@ -118,10 +118,10 @@ def distances(
         recipe = recipe_of(run, wish)
         worker = recipe.build()
         checked = None
-        if recipe.kernel != "criterion":
+        if not worker.by_criterion:
             checked = check_conformance(worker, tolerance=wish.tolerance)
         edges = _edges_wanted(wish, len(recipe.paths))
-        spec = _spec(recipe, wish, edges)
+        spec = _spec(worker, wish, edges)
         work = _Work(run, recipe, engine, run.begin_distances(spec, replace=wish.replace))
         plan = plan_edges(reading.embedding_matrix(run)[1], wish.candidates) if edges else None
         done = work.blocks(plan, shard, tell)
@@ -189,12 +189,14 @@ def _edges_wanted(wish: DistanceWish, images: int) -> int:
     return min(wish.knn, max(images - 1, 0))
 
 
-def _spec(recipe: RowsRecipe, wish: DistanceWish, edges: int) -> DistanceSpec:
-    parts: dict[str, object] = {"criterion": recipe.kernel == "criterion"}
+def _spec(worker: RowsWorker, wish: DistanceWish, edges: int) -> DistanceSpec:
+    parts: dict[str, object] = {"criterion": worker.by_criterion}
     if edges:
         parts["candidates"] = wish.candidates
     mode = "knn" if edges else "full"
-    return DistanceSpec(components=recipe.components, mode=mode, knn_k=edges or None, parts=parts)
+    return DistanceSpec(
+        components=worker.recipe.components, mode=mode, knn_k=edges or None, parts=parts
+    )
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def evaluate(
         ]
     if neighbours:
         for source in (*reading.encoders(run), LOSS):
-            rows += _neighbour_rows(run, source, scores, seed)
+            rows += _neighbour_rows(run, source, scores)
     return rows
 
 
@@ -174,7 +174,7 @@ def _view_of(params: Mapping[str, Any]) -> View:
 
 
 def _neighbour_rows(
-    run: RunStore, source: str, scores: Mapping[str, np.ndarray], seed: int
+    run: RunStore, source: str, scores: Mapping[str, np.ndarray]
 ) -> list[dict[str, object]]:
     matrix, ids = _matrix(run, source)
     if matrix is None:
@@ -190,9 +190,7 @@ def _neighbour_rows(
         task = "classification" if target in FLAGS else "regression"
         wanted = values[known].astype(np.int64) if target in FLAGS else values[known]
         fits = [k for k in KS if k < int(known.sum() * 0.9) - 1]
-        found = knn_scores(
-            chosen, wanted, precomputed=source == LOSS, task=task, ks=fits, seed=seed or 42
-        )
+        found = knn_scores(chosen, wanted, precomputed=source == LOSS, task=task, ks=fits)
         rows += [{"neighbours by": source, "target": target, **row} for row in found]
     about = {"neighbours by": source, "protocol": "10-fold k nearest neighbours"}
     if rows:
