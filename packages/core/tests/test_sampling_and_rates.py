@@ -10,6 +10,7 @@ from mlkit_core.config.frame import OptimizerOptions
 from mlkit_core.errors import BuildError, DataError
 from mlkit_core.training.optim import (
     WeightAverage,
+    embedding_names,
     matching,
     parameter_groups,
     rate_factor,
@@ -122,6 +123,22 @@ def test_what_is_frozen_stays_in_eval_and_its_neighbour_trains():
 def test_a_constant_schedule_warms_up_and_stays():
     options = OptimizerOptions(schedule="constant", warmup=0.2)
     assert [rate_factor(options, i, 10) for i in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_a_step_schedule_falls_to_a_tenth_at_each_milestone():
+    options = OptimizerOptions(schedule="step", milestones=(0.7, 0.9))
+    rates = [rate_factor(options, i, 10) for i in (0, 6, 7, 8, 9)]
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
+
+
+def test_embedding_tables_do_not_decay():
+    model = nn.ModuleDict({"table": nn.Embedding(3, 2), "layer": nn.Linear(2, 2, bias=False)})
+    names = embedding_names(model)
+    assert names == {"table.weight"}
+    groups = parameter_groups(dict(model.named_parameters()), OptimizerOptions(), names)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[id(model["table"].weight)] == 0.0
+    assert decay[id(model["layer"].weight)] == 0.01
 
 
 def test_a_cosine_ends_at_its_final_scale():

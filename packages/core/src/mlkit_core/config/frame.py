@@ -115,10 +115,11 @@ class OptimizerOptions(Frame):
     Args:
         name: "adamw" or "sgd".
         lr: Peak learning rate.
-        weight_decay: Decoupled; not applied to vectors (biases, norms).
+        weight_decay: Decoupled; not applied to vectors (biases, norms) and embedding tables.
         momentum: For sgd.
         betas: For adamw.
-        schedule: "cosine" to `final_scale * lr`, or "constant".
+        schedule: "cosine" to `final_scale * lr`, "constant", or "step".
+        milestones: For "step": shares of the stage's steps at which the rate falls to a tenth.
         warmup: Share of the stage's steps over which the rate rises linearly, 0..1.
         final_scale: Where the cosine ends, as a share of `lr`.
         lr_scale: Dotted segments of parameter names to a factor.
@@ -129,7 +130,8 @@ class OptimizerOptions(Frame):
     weight_decay: Factor = 0.01
     momentum: Decay = 0.9
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    milestones: tuple[Share, ...] = (0.7,)
     warmup: Share = 0.0
     final_scale: Share = 0.0
     lr_scale: dict[Dotted, Factor] = Field(default_factory=dict)

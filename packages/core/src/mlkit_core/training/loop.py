@@ -18,6 +18,7 @@ from mlkit_core.training.journal import LOG
 from mlkit_core.training.objective import Objective, StepModule
 from mlkit_core.training.optim import (
     WeightAverage,
+    embedding_names,
     make_optimizer,
     parameter_groups,
     rate_factor,
@@ -89,7 +90,8 @@ class StageLoop:
         self.caches = cache.open_caches(fit.folder.parent / ".cache", stage, options, engine)
         self.module = StepModule(stage.model, stage.losses)
         set_train_mode(self.module)
-        self.optimizer = make_optimizer(parameter_groups(stage.named, config), config)
+        groups = parameter_groups(stage.named, config, embedding_names(stage.model))
+        self.optimizer = make_optimizer(groups, config)
         self.wrapped, self.stepper = engine.wrap(self.module, self.optimizer)
         self.objective = Objective(self.module, self.wrapped, engine)
         self.average = WeightAverage(stage.model.state_dict, options.ema)

@@ -68,13 +68,25 @@ def set_train_mode(module: nn.Module) -> None:
             child.eval()
 
 
+def embedding_names(module: nn.Module) -> frozenset[str]:
+    """Return the parameter names of all `nn.Embedding` tables, which do not decay."""
+    return frozenset(
+        f"{name}.weight"
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Embedding)
+    )
+
+
 def parameter_groups(
-    named: Mapping[str, nn.Parameter], options: OptimizerOptions
+    named: Mapping[str, nn.Parameter],
+    options: OptimizerOptions,
+    undecayed: Collection[str] = (),
 ) -> list[dict[str, object]]:
     """Return optimiser groups: one for each learning-rate scale, with and without weight decay.
 
-    Vectors (biases, norms) do not decay. `base_lr` is what the schedule scales. Where two patterns
-    of `lr_scale` cover a parameter, the one with more segments wins, else the later one.
+    Vectors (biases, norms) and what `undecayed` names do not decay. `base_lr` is what the schedule
+    scales. Where two patterns of `lr_scale` cover a parameter, the one with more segments wins,
+    else the later one.
 
     Raises:
         BuildError: Nothing is trainable.
@@ -87,7 +99,8 @@ def parameter_groups(
         scale |= dict.fromkeys(matching(pattern, live), factor)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in live.items():
-        decay = options.weight_decay if parameter.ndim > 1 else 0.0
+        plain = parameter.ndim > 1 and name not in undecayed
+        decay = options.weight_decay if plain else 0.0
         groups.setdefault((options.lr * scale.get(name, 1.0), decay), []).append(parameter)
     return [
         {"params": params, "weight_decay": decay, "lr": rate, "base_lr": rate}
@@ -99,13 +112,16 @@ def rate_factor(options: OptimizerOptions, iteration: int, iterations: int) -> f
     """Return what the schedule multiplies the learning rate with at a step, counted from 0.
 
     Linear warm-up over the first `warmup` share, then half a cosine down to `final_scale`
-    (Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, one cycle).
+    (Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, one cycle), a constant, or a tenth of the
+    rate from each of `milestones` on.
     """
     rise = math.ceil(options.warmup * iterations)
     if iteration < rise:
         return (iteration + 1) / rise
     if options.schedule == "constant":
         return 1.0
+    if options.schedule == "step":
+        return 0.1 ** sum(iteration >= share * iterations for share in options.milestones)
     progress = min(1.0, (iteration - rise) / max(1, iterations - rise))
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return options.final_scale + (1 - options.final_scale) * cosine
