@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -168,3 +169,21 @@ def test_a_book_with_limit_zero_keeps_nothing_and_removes_the_old(tmp_path):
     fill(tmp_path / "book", ["a"], 1)
     assert fill(tmp_path / "book", ["a", "b"], 0) == []
     assert not (tmp_path / "book").exists()
+
+
+@dataclass(frozen=True)
+class Clip(Prediction):
+    """Several of them make one picture."""
+
+    grey: int
+
+    @staticmethod
+    def draw_item(predictions, batch):
+        return np.full((2, len(predictions), 3), predictions[0].grey, np.uint8)
+
+
+def test_an_item_may_be_drawn_by_its_predictions_together(tmp_path):
+    book = PictureBook(tmp_path / "pictures", limit=1)
+    book.add(Batch(inputs={}, meta=(SampleMeta(key="clip"),)), [Clip(7), Clip(8), Clip(9)])
+    (path,) = book.close()
+    assert np.asarray(Image.open(path)).tolist() == [[[7, 7, 7]] * 3] * 2

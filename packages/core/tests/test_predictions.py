@@ -126,3 +126,27 @@ def test_inputs_without_anything_to_predict_are_an_error(tmp_path):
     with pytest.raises(InputError, match="nothing to predict"):
         PredictionWriter(tmp_path, ()).close()
     assert list(tmp_path.iterdir()) == []
+
+
+class Clip(TrackPrediction):
+    """Writes a file of its own beside the JSON."""
+
+    @staticmethod
+    def write_item(predictions, batch, out, stem):
+        (out / f"{stem}.txt").write_text(f"{len(predictions)} of {batch.meta[0].key}")
+        return [out / f"{stem}.txt"]
+
+
+def test_tracks_may_write_files_that_show_the_whole_video(tmp_path):
+    writer = PredictionWriter(tmp_path, ("fish",))
+    writer.add(batch_of("a/b"), [Clip(0, 0.5, (None,)), Clip(0, 0.4, (None,))])
+    record, shown = writer.close()
+    assert [row["video_id"] for row in json.loads(record.read_text())] == ["a/b", "a/b"]
+    assert (shown.name, shown.read_text()) == ("00001-a_b.txt", "2 of a/b")
+
+
+def test_a_video_without_any_track_is_a_result_too(tmp_path):
+    writer = PredictionWriter(tmp_path, ("fish",))
+    writer.add(batch_of("a"), [])
+    (record,) = writer.close()
+    assert json.loads(record.read_text()) == []

@@ -85,8 +85,12 @@ class Run:
             raise RunFolderError(f"{path}: stage {carried[0].stage!r} is not in the run file")
         return restore_stage(config, carried, with_losses=False), config, path
 
-    def _ready(self, which: str) -> tuple[Stage, Engine, Path]:
-        """Return a checkpoint's stage on this machine's device, its data bound."""
+    def ready(self, which: str = "best") -> tuple[Stage, Engine, Path]:
+        """Return a checkpoint's stage on this machine's device, its data bound, and where it lies.
+
+        Args:
+            which: "best", "last", a checkpoint's name or path.
+        """
         stage, config, path = self.stage_of(which)
         engine = Engine(_trainer_options(config).get("precision", "fp32"))
         stage.model.to(engine.device)
@@ -105,7 +109,7 @@ class Run:
             return self._evaluate_own(trainer, split, which)
         from mlkit_core.report.pictures import PictureBook
 
-        stage, engine, path = self._ready(which)
+        stage, engine, path = self.ready(which)
         config, classes = stage.config, len(stage.classes)
         if not config.metrics:
             raise BuildError("metrics: the run file names none")
@@ -151,7 +155,7 @@ class Run:
         """
         from mlkit_core.report.predictions import PredictionWriter
 
-        stage, engine, _ = self._ready(which)
+        stage, engine, _ = self.ready(which)
         writer = PredictionWriter(out, stage.classes)
         batches = (to_device(batch, engine.device) for batch in stage.data.open(inputs))
         with evaluating(stage.model), engine.autocast():

@@ -209,7 +209,13 @@ class HeadOutput:
 
 
 class Prediction:
-    """One item's result in original pixels. Subclasses are frozen dataclasses."""
+    """One item's result in original pixels. Subclasses are frozen dataclasses.
+
+    Where an item has several predictions that are seen together, as the tracks of a video, the
+    class may say how, by two static methods: `draw_item(predictions, batch)` gives the picture of
+    reports, `[H, W, 3]` uint8 RGB or None; `write_item(predictions, batch, out, stem)` writes what
+    shows the item beside `predictions.json` and returns the files.
+    """
 
 
 @dataclass(frozen=True)

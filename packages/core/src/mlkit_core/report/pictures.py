@@ -97,6 +97,17 @@ def _(prediction: BoxPrediction, image: Picture, batch: Batch, row: int) -> Pict
     return np.asarray(canvas)
 
 
+def _picture(batch: Batch, row: int, predictions: list[Prediction]) -> Picture | None:
+    """Return image and overlay side by side, or the item as its predictions draw it."""
+    draw = getattr(predictions[row], "draw_item", None)
+    if draw is not None:
+        return draw(predictions, batch)
+    image = original_image(batch, row)
+    if image is None:
+        return None
+    return np.concatenate([image, overlay(predictions[row], image, batch, row)], axis=1)
+
+
 class PictureBook:
     """Keeps a fixed sample of overlays: those whose keys have the smallest hashes.
 
@@ -112,18 +123,16 @@ class PictureBook:
 
     def add(self, batch: Batch, predictions: list[Prediction]) -> None:
         """Draw those rows of an item that belong to the sample."""
-        for row, prediction in enumerate(predictions[: len(batch.meta)]):
-            meta = batch.meta[row]
+        for row, meta in enumerate(batch.meta[: len(predictions)]):
             rank = -int.from_bytes(hashlib.blake2b(meta.key.encode(), digest_size=7).digest())
             if len(self._kept) >= self._limit and (not self._limit or rank <= self._kept[0][0]):
                 continue
-            image = original_image(batch, row)
-            if image is None:
+            picture = _picture(batch, row, predictions)
+            if picture is None:
                 continue
             self._count += 1
-            both = np.concatenate([image, overlay(prediction, image, batch, row)], axis=1)
             caption = ", ".join(f"{k} {v}" for k, v in meta.extra.items())
-            heapq.heappush(self._kept, (rank, self._count, both, meta.key, caption))
+            heapq.heappush(self._kept, (rank, self._count, picture, meta.key, caption))
             if len(self._kept) > self._limit:
                 heapq.heappop(self._kept)
 

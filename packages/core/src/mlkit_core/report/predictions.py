@@ -96,11 +96,13 @@ class PredictionWriter:
         self._tracks: list[Entry] = []
         self._categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
         self._written: list[Path] = []
+        self._items = 0
         out.mkdir(parents=True, exist_ok=True)
 
     def add(self, batch: Batch, predictions: list[Prediction]) -> None:
         """Add one item: its images, or its video."""
         tracks = [p for p in predictions if isinstance(p, TrackPrediction)]
+        self._items += 1
         if tracks:
             self._add_tracks(batch, tracks)
             return
@@ -121,6 +123,10 @@ class PredictionWriter:
             self._tracks.append(
                 {"video_id": batch.meta[0].key, **entry, "segmentations": track.rles}
             )
+        write = getattr(tracks[0], "write_item", None)
+        if write is not None:
+            stem = f"{self._items:05d}-{file_stem(batch.meta[0].key)}"
+            self._written += write(tracks, batch, self._out, stem)
 
     def _draw(self, batch: Batch, row: int, prediction: Prediction, stem: str) -> None:
         if isinstance(prediction, MaskPrediction):
@@ -145,13 +151,15 @@ class PredictionWriter:
         Raises:
             InputError: There was nothing to predict.
         """
-        if not self._images and not self._tracks:
+        if not self._items:
             raise InputError(f"{self._out}: nothing to predict in the given inputs")
-        record: Any = self._tracks or {
+        record: Any = {
             "images": self._images,
             "categories": self._categories,
             "annotations": self._annotations,
         }
+        if not self._images:
+            record = self._tracks
         target = self._out / "predictions.json"
         aside = target.with_name(".predictions.json.part")
         aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
