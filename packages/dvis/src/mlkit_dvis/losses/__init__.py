@@ -1,0 +1,1 @@
+"""Losses of the segmenter, the tracker and the refiner."""
