@@ -1,0 +1,1 @@
+"""The segmenter: a Mask2Former that sees one frame at a time."""

@@ -1,0 +1,71 @@
+"""The segmenter's true cross-attention: where each query looks in each frame.
+
+`output_attentions` of transformers holds only self-attention; the cross-attention's weights are
+computed and dropped, so a hook takes them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mlkit_core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor, nn
+
+_LEVELS = 3
+
+
+@dataclass
+class Captured:
+    """What was seen by decoder layer, of the last call; masked attention is zero outside a mask.
+
+    Args:
+        weights: Layer to `[R, Q, h * w]`, mean over heads; each row sums to 1.
+        sizes: Layer to the grid's height and width: stride 32, 16 or 8 in turn.
+    """
+
+    weights: dict[int, Tensor] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@contextmanager
+def capture_attention(segmenter: nn.Module, layers: Sequence[int] = (-1,)) -> Iterator[Captured]:
+    """Record the cross-attention of decoder layers while frames go through.
+
+    Args:
+        segmenter: A `Mask2FormerEncoder`, or its `SegmenterParts`.
+        layers: Numbers of decoder layers, negative from the end.
+
+    Raises:
+        InputError: There is no such layer.
+    """
+    transformer = segmenter.get_submodule("transformer")
+    decoder = list(transformer.get_submodule("decoder.layers").children())
+    for layer in layers:
+        if not -len(decoder) <= layer < len(decoder):
+            raise InputError(f"layers: there are {len(decoder)} decoder layers, got {layer}")
+    captured = Captured()
+    sizes: list[tuple[int, int]] = []
+
+    def see_sizes(_module: nn.Module, given: tuple[list[Tensor], Tensor]) -> None:
+        sizes[:] = [(maps.shape[-2], maps.shape[-1]) for maps in given[0]]
+
+    def see(layer: int, _module: nn.Module, _given: object, output: tuple[Tensor, Tensor]) -> None:
+        captured.weights[layer] = output[1]
+        captured.sizes[layer] = sizes[(layer % len(decoder)) % _LEVELS]
+
+    hooks = [transformer.register_forward_pre_hook(see_sizes)]
+    for layer in layers:
+        attention = decoder[layer].get_submodule("cross_attn")
+        hooks.append(attention.register_forward_hook(partial(see, layer)))
+    try:
+        yield captured
+    finally:
+        for hook in hooks:
+            hook.remove()
