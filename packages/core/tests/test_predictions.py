@@ -132,8 +132,9 @@ class Clip(TrackPrediction):
     """Writes a file of its own beside the JSON."""
 
     @staticmethod
-    def write_item(predictions, batch, out, stem):
-        (out / f"{stem}.txt").write_text(f"{len(predictions)} of {batch.meta[0].key}")
+    def write_item(predictions, batch, out, stem, classes):
+        text = f"{len(predictions)} {classes[0]} of {batch.meta[0].key}"
+        (out / f"{stem}.txt").write_text(text)
         return [out / f"{stem}.txt"]
 
 
@@ -142,7 +143,7 @@ def test_tracks_may_write_files_that_show_the_whole_video(tmp_path):
     writer.add(batch_of("a/b"), [Clip(0, 0.5, (None,)), Clip(0, 0.4, (None,))])
     record, shown = writer.close()
     assert [row["video_id"] for row in json.loads(record.read_text())] == ["a/b", "a/b"]
-    assert (shown.name, shown.read_text()) == ("00001-a_b.txt", "2 of a/b")
+    assert (shown.name, shown.read_text()) == ("00001-a_b.txt", "2 fish of a/b")
 
 
 def test_a_video_without_any_track_is_a_result_too(tmp_path):

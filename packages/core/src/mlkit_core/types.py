@@ -213,8 +213,8 @@ class Prediction:
 
     Where an item has several predictions that are seen together, as the tracks of a video, the
     class may say how, by two static methods: `draw_item(predictions, batch)` gives the picture of
-    reports, `[H, W, 3]` uint8 RGB or None; `write_item(predictions, batch, out, stem)` writes what
-    shows the item beside `predictions.json` and returns the files.
+    reports, `[H, W, 3]` uint8 RGB or None; `write_item(predictions, batch, out, stem, classes)`
+    writes what shows the item beside `predictions.json` and returns the files.
     """
 
 

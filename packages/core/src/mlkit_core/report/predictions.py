@@ -90,7 +90,7 @@ class PredictionWriter:
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        self._out = out
+        self._out, self._classes = out, classes
         self._images: list[Entry] = []
         self._annotations: list[Entry] = []
         self._tracks: list[Entry] = []
@@ -126,7 +126,7 @@ class PredictionWriter:
         write = getattr(tracks[0], "write_item", None)
         if write is not None:
             stem = f"{self._items:05d}-{file_stem(batch.meta[0].key)}"
-            self._written += write(tracks, batch, self._out, stem)
+            self._written += write(tracks, batch, self._out, stem, self._classes)
 
     def _draw(self, batch: Batch, row: int, prediction: Prediction, stem: str) -> None:
         if isinstance(prediction, MaskPrediction):
