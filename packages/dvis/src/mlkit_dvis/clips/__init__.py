@@ -1,0 +1,1 @@
+"""Clips of annotated videos: files, sampling, augmentation, batches."""

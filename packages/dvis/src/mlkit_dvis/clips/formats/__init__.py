@@ -1,0 +1,1 @@
+"""Annotation files of others, and the one that training reads: YouTube-VIS JSON."""
