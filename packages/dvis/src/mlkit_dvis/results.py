@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from mlkit_core.types import Prediction, Target, TrackPrediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
+
+    from mlkit_core.types import Batch
 
 Rle = dict[str, Any]  # COCO's {"size": [H, W], "counts": str}, compressed
 
@@ -37,6 +40,28 @@ class InstanceTrack(TrackPrediction):
     def visible(self) -> list[int]:
         """Frames in which the mask is not empty."""
         return [t for t, rle in enumerate(self.rles) if rle is not None]
+
+    @staticmethod
+    def draw_item(
+        predictions: Sequence[InstanceTrack], batch: Batch
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return the frames of a window with all tracks drawn, for reports."""
+        from mlkit_dvis.drawing.items import window_picture
+
+        return window_picture(predictions, batch)
+
+    @staticmethod
+    def write_item(
+        predictions: Sequence[InstanceTrack],
+        batch: Batch,
+        out: Path,
+        stem: str,
+        classes: Sequence[str],
+    ) -> list[Path]:
+        """Write overlay and contact sheet of a whole video into a folder `stem` of `out`."""
+        from mlkit_dvis.drawing.items import write_video
+
+        return write_video(predictions, batch, out / stem, classes)
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,7 @@ class QueryTable:
         attention: Gives a frame's attention, `[Q, h, w]` float32 over the padded input's stride-8
             grid, each map summing to 1: by frame index and decoder layer (negative from the end).
         layers: Decoder layers that `attention` can give.
+        close: Removes the files that `attention` reads; call it when all is drawn.
     """
 
     scores: npt.NDArray[np.float32]
@@ -88,6 +114,7 @@ class QueryTable:
     no_object: npt.NDArray[np.float32]
     attention: Callable[[int, int], npt.NDArray[np.float32]]
     layers: tuple[int, ...]
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -108,3 +135,8 @@ class VideoResult:
     num_frames: int
     content: tuple[float, float] = (1.0, 1.0)
     queries: QueryTable | None = None
+
+    def close(self) -> None:
+        """Remove the files that attention is read from."""
+        if self.queries is not None:
+            self.queries.close()
