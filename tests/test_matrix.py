@@ -162,9 +162,46 @@ def test_it_trains_or_build_says_why_not(encoder, fusion, head, place, tmp_path,
         assert not trainable or moved & set(trainable), f"no parameter of {part} moved"
 
 
+# Fusions that read clips, each after those whose roles it reads: built with a video's encoder.
+CHAINS = (
+    ("mask2former", (), "video-instances"),
+    ("mask2former", ("daq-tracker",), "video-instances"),
+    ("mask2former", ("daq-tracker", "temporal-refiner"), "video-instances"),
+)
+CHAINED = {name for _, fusions, head in CHAINS for name in (*fusions, head)}
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: " ".join([*chain[1], chain[2]]))
+def test_chains_over_clips_build_and_run(chain, tmp_path):
+    torch.manual_seed(0)
+    catalogue, (encoder, fusions, head) = load_catalogue(), chain
+    image, _ = part_of(catalogue.find("encoder", encoder), tmp_path, EncoderPart, input="image")
+    image.options["num_queries"] = 4
+    parts = []
+    for name in fusions:
+        part, _ = part_of(catalogue.find("fusion", name), tmp_path, FusionPart, **{"as": name})
+        part.options["num_queries" if "num_queries" in part.options else "num_rows"] = 4
+        parts.append(part)
+    roles = {"image": RoleSpec(shape=(3, None, None), lead=("clip", "frame"))}
+    top, _ = part_of(catalogue.find("head", head), tmp_path)
+    model = build_model({"image": image}, parts, top, roles=roles, num_classes=2).eval()
+    valid = torch.ones(ROWS, 3, dtype=torch.bool)
+    frames = torch.rand(ROWS, 3, 3, SIZE, SIZE)
+    meta = tuple(SampleMeta(key=str(row)) for row in range(ROWS))
+    with torch.no_grad():
+        output = model(Batch({"image": frames}, meta, valid={"image": valid}))
+    assert output.head.masks.shape[::2] == (ROWS, 3, SIZE // 4)
+    assert output.head.logits.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("index", "entry"),
-    [(i, e) for i, kind in enumerate(("encoder", "fusion", "head")) for e in installed(kind)],
+    [
+        (i, e)
+        for i, kind in enumerate(("encoder", "fusion", "head"))
+        for e in installed(kind)
+        if e.spec.name not in CHAINED
+    ],
     ids=lambda value: "" if isinstance(value, int) else named(value),
 )
 def test_every_component_is_part_of_a_model_that_builds(index, entry, tmp_path):
