@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlkit_core import CommandSpec, ComponentSpec, hookimpl
+from mlkit_core import CommandSpec, ComponentSpec, ExampleSpec, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,3 +149,14 @@ def mlkit_components() -> Iterator[ComponentSpec]:
 def mlkit_commands() -> Iterator[CommandSpec]:
     """Yield the verbs under `mlkit dvis`."""
     yield from _COMMANDS
+
+
+@hookimpl
+def mlkit_examples() -> Iterator[ExampleSpec]:
+    """Yield the run file of `mlkit init dvis` and the body of `mlkit demo dvis`."""
+    yield ExampleSpec(
+        name="dvis",
+        text="mlkit_dvis.demo:run_file",
+        summary="Video instance segmentation in three stages.",
+        demo="mlkit_dvis.demo:write_demo",
+    )
