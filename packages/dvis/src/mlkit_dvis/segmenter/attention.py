@@ -1,7 +1,7 @@
 """The segmenter's true cross-attention: where each query looks in each frame.
 
 `output_attentions` of transformers holds only self-attention; the cross-attention's weights are
-computed and dropped, so a hook takes them.
+computed for those who ask.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import torch
 
 from mlkit_core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
+
+    from mlkit_dvis.segmenter.masked_attention import MaskedCrossAttention
 
 _LEVELS = 3
 
@@ -26,7 +30,8 @@ class Captured:
     """What was seen by decoder layer, of the last call; masked attention is zero outside a mask.
 
     Args:
-        weights: Layer to `[R, Q, h * w]`, mean over heads; each row sums to 1.
+        weights: Layer to `[R, Q, h * w]`, mean over heads, or `[R, heads, Q, h * w]`; each row
+            sums to 1.
         sizes: Layer to the grid's height and width: stride 32, 16 or 8 in turn.
     """
 
@@ -35,12 +40,15 @@ class Captured:
 
 
 @contextmanager
-def capture_attention(segmenter: nn.Module, layers: Sequence[int] = (-1,)) -> Iterator[Captured]:
-    """Record the cross-attention of decoder layers while frames go through.
+def capture_attention(
+    segmenter: nn.Module, layers: Sequence[int] = (-1,), *, per_head: bool = False
+) -> Iterator[Captured]:
+    """Record the cross-attention of decoder layers while frames go through, without gradient.
 
     Args:
         segmenter: A `Mask2FormerEncoder`, or its `SegmenterParts`.
-        layers: Numbers of decoder layers, negative from the end.
+        layers: Numbers of decoder layers, negative from the end; they are the keys of the result.
+        per_head: Whether heads stay apart.
 
     Raises:
         InputError: There is no such layer.
@@ -56,14 +64,19 @@ def capture_attention(segmenter: nn.Module, layers: Sequence[int] = (-1,)) -> It
     def see_sizes(_module: nn.Module, given: tuple[list[Tensor], Tensor]) -> None:
         sizes[:] = [(maps.shape[-2], maps.shape[-1]) for maps in given[0]]
 
-    def see(layer: int, _module: nn.Module, _given: object, output: tuple[Tensor, Tensor]) -> None:
-        captured.weights[layer] = output[1]
+    def see(
+        layer: int, module: nn.Module, _args: object, given: Mapping[str, Tensor], _out: object
+    ) -> None:
+        attention = cast("MaskedCrossAttention", module)
+        with torch.no_grad():
+            weights = attention.weights(given["query"], given["key"], given["attn_mask"])
+        captured.weights[layer] = weights if per_head else weights.mean(1)
         captured.sizes[layer] = sizes[(layer % len(decoder)) % _LEVELS]
 
     hooks = [transformer.register_forward_pre_hook(see_sizes)]
     for layer in layers:
         attention = decoder[layer].get_submodule("cross_attn")
-        hooks.append(attention.register_forward_hook(partial(see, layer)))
+        hooks.append(attention.register_forward_hook(partial(see, layer), with_kwargs=True))
     try:
         yield captured
     finally:

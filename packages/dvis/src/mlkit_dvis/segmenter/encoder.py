@@ -100,6 +100,8 @@ class Mask2FormerEncoder(nn.Module):
         self.input_shape: tuple[int | None, ...] = (3, None, None)
         self.size_multiple = _MULTIPLE
         self.pad_rgb = tuple(value / 255 for value in _MEAN)
+        # Of the decoder's self-attention: its cross-attention reads weights past their modules.
+        self.lora_targets = tuple(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation; constant batch norms stay as they are."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig
-from transformers.models.mask2former.modeling_mask2former import Mask2FormerTransformerModule
 
 from mlkit_core.errors import BuildError
 from mlkit_dvis.blocks import MLP
+from mlkit_dvis.segmenter.masked_attention import QueryDecoder
 from mlkit_dvis.segmenter.pixel_decoders import DeformableDecoder, FpnDecoder
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Decoded:
     Args:
         mask_features: `[R, Cm, h, w]`.
         maps: `[R, C, …]` at strides 32, 16 and 8.
-        embeds: `[R, Q, C]` after the last norm, of the initial queries and of every layer.
-        logits: `[R, Q, K + 1]`, likewise; only the last where no gradient is wanted.
+        embeds: `[R, Q, C]`, queries after the last layer and its norm.
+        logits: `[R, Q, K + 1]`, of the initial queries and of every layer, or of the last one.
         masks: `[R, Q, h, w]`, likewise.
     """
 
@@ -114,8 +114,7 @@ class SegmenterParts(nn.Module):
             if pixel_decoder == "deformable"
             else FpnDecoder(channels, sizes.dim, sizes.mask_dim)
         )
-        self.transformer = Mask2FormerTransformerModule(sizes.dim, config)
-        _init_transformer(self.transformer)
+        self.transformer = QueryDecoder(config)
         self.class_predictor = nn.Linear(sizes.dim, num_classes + 1)
         self.reid_embed = _reid_head(sizes.dim, reid_dim) if reid_dim else None
 
@@ -128,7 +127,7 @@ class HasParts(Protocol):
     """What has the modules of a segmenter: `SegmenterParts`, or the encoder that took them."""
 
     pixel_decoder: nn.Module
-    transformer: Mask2FormerTransformerModule
+    transformer: QueryDecoder
     class_predictor: nn.Linear
 
 
@@ -138,28 +137,15 @@ def decode(parts: HasParts, maps: Sequence[Tensor], *, every_layer: bool) -> Dec
         half = maps[0].dtype in (torch.float16, torch.bfloat16)
         maps = [values.float() for values in maps] if half else list(maps)
         mask_features, coarse = parts.pixel_decoder(maps)
-    given = parts.transformer(coarse, mask_features)
-    levels = given.intermediate_hidden_states  # each [Q, R, C], after the norm
-    chosen = levels if every_layer else levels[-1:]
-    masks = given.masks_queries_logits if every_layer else given.masks_queries_logits[-1:]
+    embeds, mask_embeds = parts.transformer(coarse, mask_features)
+    chosen = slice(None) if every_layer else slice(-1, None)
     return Decoded(
         mask_features=mask_features,
         maps=coarse,
-        embeds=levels[-1].transpose(0, 1),
-        logits=[parts.class_predictor(level.transpose(0, 1)) for level in chosen],
-        masks=list(masks),
+        embeds=embeds[-1],
+        logits=[parts.class_predictor(level) for level in embeds[chosen]],
+        masks=[torch.einsum("rqc,rchw->rqhw", m, mask_features) for m in mask_embeds[chosen]],
     )
-
-
-def _init_transformer(transformer: Mask2FormerTransformerModule) -> None:
-    """Draw as published: attention and feed-forward by Xavier, tables and levels normal."""
-    for layer in transformer.decoder.layers:
-        for parameter in layer.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-    for table in (transformer.queries_embedder, transformer.queries_features):
-        nn.init.normal_(table.weight)
-    nn.init.normal_(transformer.level_embed.weight)
 
 
 def _reid_head(dim: int, outputs: int) -> MLP:

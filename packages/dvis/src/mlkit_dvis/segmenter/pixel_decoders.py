@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own habit
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoder,
-)
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as DeformableAttention,
-)
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
+
+from mlkit_dvis.segmenter.deformable import PyramidAttention
+from mlkit_dvis.segmenter.positions import CachedPositions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,46 +62,29 @@ class FpnDecoder(nn.Module):
 
 
 class DeformableDecoder(Mask2FormerPixelDecoder):
-    """transformers' multi-scale deformable attention decoder, drawn as the paper says.
+    """transformers' multi-scale deformable attention decoder, drawn as published.
 
-    Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4 and appendix A.4; the parameter
-    names are those of transformers.
+    Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4; parameters and names are those of
+    transformers.
     """
 
     def __init__(self, config: Mask2FormerConfig, channels: Sequence[int]) -> None:
         super().__init__(config, feature_channels=list(channels))
+        dim = config.feature_size
+        self.position_embedding = CachedPositions(dim // 2)
+        for layer in self.encoder.layers:
+            own = layer.self_attn
+            layer.self_attn = PyramidAttention(dim, own.n_heads, own.n_levels, own.n_points)
+            nn.init.xavier_uniform_(layer.fc1.weight)
+            nn.init.xavier_uniform_(layer.fc2.weight)
         nn.init.normal_(self.level_embed)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for parameter in self.encoder.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-        for module in self.modules():
-            if isinstance(module, DeformableAttention):
-                _init_deformable(module)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:  # pyright: ignore[reportIncompatibleMethodOverride]  # the one call that is made
         """Return mask features `[R, Cm, h, w]`, and the coarser maps, coarse to fine."""
         given = super().forward(list(maps), output_attentions=False, output_hidden_states=False)
         return given.mask_features, list(given.multi_scale_features)
-
-
-@torch.no_grad()
-def _init_deformable(attention: DeformableAttention) -> None:
-    """Let heads look in the directions of a compass, points farther and farther out."""
-    heads, levels, points = attention.n_heads, attention.n_levels, attention.n_points
-    angle = torch.arange(heads) * (2 * math.pi / heads)
-    direction = torch.stack([angle.cos(), angle.sin()], -1)
-    direction = direction / direction.abs().amax(-1, keepdim=True)
-    steps = torch.arange(1, points + 1)[None, None, :, None]
-    bias = direction[:, None, None] * steps  # [heads, 1, points, 2]
-    attention.sampling_offsets.weight.zero_()
-    attention.sampling_offsets.bias.copy_(bias.expand(-1, levels, -1, -1).reshape(-1))
-    nn.init.zeros_(attention.attention_weights.weight)
-    nn.init.zeros_(attention.attention_weights.bias)
-    for layer in (attention.value_proj, attention.output_proj):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
