@@ -61,7 +61,37 @@ def tiny(*, tracker=True, refiner=True, **head):
                 if parameter.ndim > 1:
                     parameter.normal_(0, 0.4)
         model.encoders["frames"].class_predictor.weight.mul_(4)
+    if tracker:
+        _enliven(model.eval())
     return model.eval()
+
+
+def _enliven(model):
+    """Draw the tracker's weights until it sees births and deaths."""
+    inner = model.fusions["tracks"].tracker
+    window = whole(model)
+    for seed in range(30):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in inner.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(0, 0.4)
+        for threshold in (0.45, 0.5, 0.55):
+            inner.inference_select_threshold = threshold
+            tracks = tracked(model, window)
+            if any(t.start > 0 for t in tracks) and any(t.dead for t in tracks):
+                return
+    pytest.fail("no weights let tracks be born and die")
+
+
+def tracked(model, window=None):
+    """Return the tracker's tracks of the whole video in memory."""
+    window = window or whole(model)
+    with torch.no_grad():
+        return model.fusions["tracks"].tracker.track(
+            window.pred_embds, window.mask_features, window.pred_logits, window.pred_masks,
+            window.seg_query_feat,
+        )  # fmt: skip
 
 
 def video():
@@ -123,15 +153,10 @@ def equals(tracks, wanted):
 
 def test_an_offline_video_equals_all_of_it_in_memory():
     model = tiny()
-    window = whole(model)
-    tracking, refining = model.fusions["tracks"], model.fusions["refined"]
+    window, refining, tracks = whole(model), model.fusions["refined"], tracked(model)
+    assert any(track.start > 0 for track in tracks)
+    assert any(track.dead for track in tracks)
     with torch.no_grad():
-        tracks = tracking.tracker.track(
-            window.pred_embds, window.mask_features, window.pred_logits, window.pred_masks,
-            window.seg_query_feat,
-        )  # fmt: skip
-        assert any(track.start > 0 for track in tracks)
-        assert any(track.dead for track in tracks)
         output = offline_outputs(
             tracks, window, refining.refiner, noise_frames=2, topk_tracks=4, num_rows=QUERIES,
             max_num=7, sizes=(PADDED, IMAGE, ORIGINAL),
@@ -153,13 +178,7 @@ def test_windows_of_any_size_give_the_same_tracks(size):
 
 def test_online_the_tracks_themselves_are_the_result():
     model = tiny(refiner=False)
-    window = whole(model)
-    with torch.no_grad():
-        tracks = model.fusions["tracks"].tracker.track(
-            window.pred_embds, window.mask_features, window.pred_logits, window.pred_masks,
-            window.seg_query_feat,
-        )  # fmt: skip
-        rows = assemble(tracks, FRAMES, 2)
+    rows = assemble(tracked(model), FRAMES, 2)
     equals(run(model), expected(rows.logits, rows.masks))
 
 
@@ -223,6 +242,8 @@ def test_an_offline_model_can_be_read_online():
     model, shorter = tiny(), tiny(refiner=False)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("fusions.refined")}
     shorter.load_state_dict(state)
+    inner, other = model.fusions["tracks"].tracker, shorter.fusions["tracks"].tracker
+    other.inference_select_threshold = inner.inference_select_threshold
     same(session_of(model, mode="online").tracks, session_of(shorter).tracks)
 
 

@@ -280,22 +280,24 @@ def test_swin_gives_four_maps_and_gradients_reach_it(monkeypatch):
     monkeypatch.setitem(backbones._SWIN, "swin-tiny", (8, [1, 1, 2, 1], [1, 2, 2, 4], 4))
     encoder = tiny(backbone="swin-tiny", pixel_decoder="fpn").train()
     encoder(frames()).masks.sum().backward()
-    without = [n for n, p in encoder.backbone.named_parameters() if p.grad is None]
-    assert without == [
-        "swin.layernorm.weight",
-        "swin.layernorm.bias",
-    ]  # of its unused pooled output
+    without = [
+        n for n, p in encoder.backbone.named_parameters() if p.requires_grad and p.grad is None
+    ]
+    assert without == []
 
 
 def test_maps_of_a_timm_model_with_channels_last_come_channels_first():
     class ChannelsLast(nn.Module):
-        def forward(self, x):
-            return [x.new_zeros(1, 64 // s, 96 // s, c) for s, c in widths.items()]
+        output_fmt = "NHWC"
 
-    widths = {4: 8, 8: 16, 16: 32, 32: 64}
-    maps = maps_of(ChannelsLast(), torch.zeros(1, 3, 64, 96), list(widths.values()))
+        def forward(self, x):
+            height, width = x.shape[-2:]
+            return [x.new_zeros(1, height // s, width // s, c) for s, c in widths.items()]
+
+    widths = {4: 96, 8: 192, 16: 384, 32: 768}
+    maps = maps_of(ChannelsLast(), torch.zeros(1, 3, 384, 64))  # as many rows as channels
     assert [tuple(m.shape) for m in maps] == [
-        (1, 8, 16, 24), (1, 16, 8, 12), (1, 32, 4, 6), (1, 64, 2, 3)
+        (1, 96, 96, 16), (1, 192, 48, 8), (1, 384, 24, 4), (1, 768, 12, 2)
     ]  # fmt: skip
 
 
@@ -361,12 +363,13 @@ def test_a_class_predictor_of_other_classes_starts_fresh_and_says_so(theirs, cap
     torch.manual_seed(3)
     encoder = Mask2FormerEncoder(5, **TINY | {"backbone": "swin-tiny"})
     fresh = encoder.class_predictor.weight.detach().clone()
-    with caplog.at_level(logging.WARNING, "mlkit.dvis"):
+    with caplog.at_level(logging.INFO, "mlkit.dvis"):
         encoder.load_pretrained(theirs.state_dict())
     assert torch.equal(encoder.class_predictor.weight, fresh)
     queries = theirs.model.transformer_module.queries_features.weight
     assert torch.equal(encoder.transformer.queries_features.weight, queries)
-    assert "class_predictor, reid_embed start fresh" in caplog.text
+    assert "class_predictor starts fresh: the weights are of" in caplog.text
+    assert "reid_embed starts fresh" in caplog.text
 
 
 def test_adapters_leave_the_output_as_it_was_train_alone_and_fold_back():
@@ -392,3 +395,13 @@ def test_adapters_leave_the_output_as_it_was_train_alone_and_fold_back():
         merged = encoder(images)
     assert (trained.masks - before.masks).abs().max() > 1e-3
     torch.testing.assert_close(trained.masks, merged.masks, atol=1e-4, rtol=0)
+
+
+def test_swin_tiny_has_the_published_widths():
+    backbone, channels = make_backbone("swin-tiny", None)
+    assert channels == [96, 192, 384, 768]
+    with torch.no_grad():
+        maps = maps_of(backbone.eval(), torch.zeros(1, 3, 64, 64))
+    assert [tuple(m.shape) for m in maps] == [
+        (1, 96, 16, 16), (1, 192, 8, 8), (1, 384, 4, 4), (1, 768, 2, 2)
+    ]  # fmt: skip

@@ -36,32 +36,57 @@ class PyramidAttention(DeformableAttention):
         super().__init__(dim, heads, levels, points)
         _look_around(self)
 
-    def forward(  # transformers' own signature
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as the encoder calls it
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        position_embeddings: Tensor | None = None,
-        reference_points: Tensor | None = None,
-        spatial_shapes_list: Sequence[Size] | None = None,
-        level_start_index: Tensor | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return what the pixels read, `[R, S, C]`, and the weights where the slow road was taken.
+        *,
+        encoder_hidden_states: Tensor,
+        position_embeddings: Tensor,
+        reference_points: Tensor,
+        spatial_shapes_list: Sequence[Size],
+        **_unused: object,
+    ) -> tuple[Tensor, None]:
+        """Return what the pixels read, `[R, S, C]`.
 
-        The attention mask blocks nothing, since frames are padded before the backbone, not after.
+        The attention masks that transformers passes block nothing: frames are padded before the
+        backbone, not after.
+
+        Args:
+            hidden_states: `[R, S, C]`, the levels' pixels one after the other.
+            encoder_hidden_states: The same.
+            position_embeddings: `[R, S, C]`, added to the queries.
+            reference_points: `[R, S, L, 2]`, x and y of each pixel in 0..1 of each level.
+            spatial_shapes_list: Height and width of each level.
         """
-        if self._quick(hidden_states) and not output_attentions:
-            given = (hidden_states, encoder_hidden_states, reference_points, spatial_shapes_list)
-            return self._read(*given, position_embeddings), None
-        return super().forward(
-            hidden_states,
-            encoder_hidden_states=encoder_hidden_states,
-            position_embeddings=position_embeddings,
-            reference_points=reference_points,
-            spatial_shapes_list=spatial_shapes_list,
-        )
+        if not self._quick(hidden_states):
+            read, _ = super().forward(
+                hidden_states,
+                encoder_hidden_states=encoder_hidden_states,
+                position_embeddings=position_embeddings,
+                reference_points=reference_points,
+                spatial_shapes_list=spatial_shapes_list,
+            )
+            return read, None
+        queries = hidden_states + position_embeddings
+        shape = (*queries.shape[:2], self.n_heads, self.n_levels, self.n_points)
+        weights = self.attention_weights(queries).unflatten(-1, (self.n_heads, -1)).softmax(-1)
+        x, y = self._places(queries, reference_points, spatial_shapes_list)
+        values = self.value_proj(encoder_hidden_states).unflatten(-1, (self.n_heads, -1))
+        read = read_bags(values, spatial_shapes_list, x, y, weights.view(shape))
+        return self.output_proj(read), None
+
+    def _places(
+        self, queries: Tensor, centres: Tensor, sizes: Sequence[Size]
+    ) -> tuple[Tensor, Tensor]:
+        """Return x and y of what is read, in pixels of each level, `[R, S, heads, L, P]`."""
+        shape = (*queries.shape[:2], self.n_heads, self.n_levels, self.n_points, 2)
+        offsets = self.sampling_offsets(queries).view(shape)
+        lengths = centres.new_tensor([(width, height) for height, width in sizes])
+        pixels = (centres * lengths - 0.5)[:, :, None, :, None]  # [R, S, 1, L, 1, 2]
+        # Whole copies, since sums of a few elements at a time are slow.
+        pixels = pixels.expand(shape).contiguous()
+        places = (offsets + pixels).unbind(-1)
+        return places[0], places[1]
 
     def _quick(self, states: Tensor) -> bool:
         learns = states.requires_grad or any(p.requires_grad for p in self.parameters())
@@ -69,41 +94,13 @@ class PyramidAttention(DeformableAttention):
             return False
         return states.device.type == "cpu" and not tracing()
 
-    def _read(
-        self,
-        states: Tensor,
-        memory: Tensor | None,
-        places: Tensor | None,
-        sizes: Sequence[Size] | None,
-        positions: Tensor | None,
-    ) -> Tensor:
-        if memory is None or places is None or sizes is None:
-            raise TypeError("the pixel decoder's encoder gives memory, places and sizes")
-        queries = states if positions is None else states + positions
-        shape = (*queries.shape[:2], self.n_heads, self.n_levels, self.n_points)
-        offsets = self.sampling_offsets(queries).view(*shape, 2)
-        weights = self.attention_weights(queries).view(*shape[:3], -1).softmax(-1)
-        table = self.value_proj(memory).unflatten(-1, (self.n_heads, -1))
-        x, y = (
-            offsets[..., axis] + _pixels(places[..., axis], sizes, axis, self.n_points)
-            for axis in (0, 1)
-        )
-        return self.output_proj(read_bags(table, sizes, x, y, weights.view(shape)))
-
-
-def _pixels(places: Tensor, sizes: Sequence[Size], axis: int, points: int) -> Tensor:
-    """Return places 0..1 `[R, S, L]` in pixels of each level, `[R, S, 1, L, P]`."""
-    lengths = places.new_tensor([size[1 - axis] for size in sizes])
-    pixels = (places * lengths - 0.5)[:, :, None, :, None]
-    return pixels.expand(-1, -1, -1, -1, points).contiguous()
-
 
 def read_bags(
     values: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor
 ) -> Tensor:
     """Return weighted sums of bilinear readings of maps; zero is read outside.
 
-    As `grid_sample` with `align_corners=False` and zeros does; it passes no gradient to places.
+    As `grid_sample` with `align_corners=False` and zeros does; made for where no gradient flows.
 
     Args:
         values: `[R, S, heads, D]`, the levels' pixels one after the other.

@@ -73,13 +73,13 @@ class Mask2FormerEncoder(nn.Module):
         reid_dim: int = 256,
     ) -> None:
         super().__init__()
-        self.backbone, self._channels = make_backbone(backbone, vit_adapter)
+        self.backbone, channels = make_backbone(backbone, vit_adapter)
         sizes = DecoderSizes(
             dim, mask_dim, num_queries, encoder_layers, encoder_feedforward,
             decoder_layers, heads, feedforward,
         )  # fmt: skip
         parts = SegmenterParts(
-            self._channels, sizes, num_classes, pixel_decoder=pixel_decoder, reid_dim=reid_dim
+            channels, sizes, num_classes, pixel_decoder=pixel_decoder, reid_dim=reid_dim
         )
         self.pixel_decoder, self.transformer = parts.pixel_decoder, parts.transformer
         self.class_predictor, self.reid_embed = parts.class_predictor, parts.reid_embed
@@ -118,7 +118,7 @@ class Mask2FormerEncoder(nn.Module):
         """
         self._check(x)
         normalised = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
-        maps = maps_of(self.backbone, normalised, self._channels)
+        maps = maps_of(self.backbone, normalised)
         return self._features(decode(self, maps, every_layer=self.training))
 
     def _features(self, decoded: Decoded) -> SegmenterFeatures:

@@ -7,7 +7,7 @@ it may come before the product with the queries. And attention weights are compu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from mlkit_dvis.segmenter.positions import CachedPositions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from transformers import Mask2FormerConfig
 
@@ -45,8 +45,8 @@ class MaskedCrossAttention(nn.MultiheadAttention):
             attn_mask: `[R, 1, Q, S]` bool, True is not looked at; no row may be all True.
             key_padding_mask: None; the decoder names it.
         """
-        heads = (self._heads(x, part) for part, x in enumerate((query, key, value)))
-        read = F.scaled_dot_product_attention(*heads, ~attn_mask)
+        heads = [self._heads(x, part) for part, x in enumerate((query, key, value))]
+        read = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=~attn_mask)
         return self.out_proj(read.permute(2, 0, 1, 3).flatten(2)), None
 
     def weights(self, query: Tensor, key: Tensor, attn_mask: Tensor) -> Tensor:
@@ -94,9 +94,10 @@ class QueryDecoder(Mask2FormerTransformerModule):
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__(config.hidden_dim, config)
         dim, heads = config.hidden_dim, config.num_attention_heads
-        for layer in self.decoder.layers:
+        for layer in cast("Iterable[Any]", self.decoder.layers):
             layer.cross_attn = MaskedCrossAttention(dim, heads)
-        self.decoder.mask_predictor = MaskPredictor(dim, heads, self.decoder.mask_feature_size)
+        mask_dim: Any = config.mask_feature_size  # which transformers declares as a tensor
+        self.decoder.mask_predictor = MaskPredictor(dim, heads, mask_dim)
         self.position_embedder = CachedPositions(dim // 2)
         self._draw()
 
@@ -125,6 +126,6 @@ class QueryDecoder(Mask2FormerTransformerModule):
             F.interpolate(mask_features.detach(), m.shape[2:], mode="bilinear", align_corners=False)
             for m in multi_scale_features
         ]
-        given = super().forward(multi_scale_features, shrunk)
+        given: Any = super().forward(multi_scale_features, shrunk)
         embeddings = tuple(level.transpose(0, 1) for level in given.intermediate_hidden_states)
         return embeddings, given.masks_queries_logits

@@ -76,7 +76,7 @@ class DecoderSizes:
             dim_feedforward=self.feedforward,
             dropout=0.0,
             num_queries=self.queries,
-            num_labels=num_classes,
+            num_labels=num_classes,  # pyright: ignore[reportCallIssue]  # the base class takes it
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own habit
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
@@ -13,7 +14,7 @@ from mlkit_dvis.segmenter.deformable import PyramidAttention
 from mlkit_dvis.segmenter.positions import CachedPositions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from transformers import Mask2FormerConfig
 
@@ -72,9 +73,10 @@ class DeformableDecoder(Mask2FormerPixelDecoder):
         super().__init__(config, feature_channels=list(channels))
         dim = config.feature_size
         self.position_embedding = CachedPositions(dim // 2)
-        for layer in self.encoder.layers:
+        for layer in cast("Iterable[Any]", self.encoder.layers):
             own = layer.self_attn
             layer.self_attn = PyramidAttention(dim, own.n_heads, own.n_levels, own.n_points)
+            layer.activation_fn = torch.relu_  # a new tensor of its size costs time
             nn.init.xavier_uniform_(layer.fc1.weight)
             nn.init.xavier_uniform_(layer.fc2.weight)
         nn.init.normal_(self.level_embed)
@@ -86,5 +88,7 @@ class DeformableDecoder(Mask2FormerPixelDecoder):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:  # pyright: ignore[reportIncompatibleMethodOverride]  # the one call that is made
         """Return mask features `[R, Cm, h, w]`, and the coarser maps, coarse to fine."""
-        given = super().forward(list(maps), output_attentions=False, output_hidden_states=False)
+        given: Any = super().forward(
+            list(maps), output_attentions=False, output_hidden_states=False
+        )
         return given.mask_features, list(given.multi_scale_features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from mlkit_core.errors import WeightsError
@@ -13,22 +14,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LOG = logging.getLogger("mlkit.dvis")
-# Longest first: `model.pixel_level_module.encoder` holds all of a backbone.
-_FROM_TRANSFORMERS = (
-    ("model.pixel_level_module.encoder.", "backbone."),
-    ("model.pixel_level_module.decoder.", "pixel_decoder."),
-    ("model.transformer_module.", "transformer."),
-    ("class_predictor.", "class_predictor."),
+_THEIRS = "model.pixel_level_module."
+# A file on the hub names Swin's layers as transformers 4 did; later releases rename on loading.
+_FROM_TRANSFORMERS: tuple[tuple[str, str], ...] = (
+    (r"^model\.pixel_level_module\.encoder\.", "backbone."),
+    (r"^model\.pixel_level_module\.decoder\.", "pixel_decoder."),
+    (r"^model\.transformer_module\.", "transformer."),
+    (r"^backbone\.(embeddings|encoder\.layers|layernorm)\.", r"backbone.swin.\1."),
+    (r"\.attention\.self\.query\.", ".attention.q_proj."),
+    (r"\.attention\.self\.key\.", ".attention.k_proj."),
+    (r"\.attention\.self\.value\.", ".attention.v_proj."),
+    (
+        r"\.attention\.self\.relative_position_bias_table$",
+        ".attention.relative_position_bias.relative_position_bias_table",
+    ),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(\.blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
 )
-_FRESH = ("class_predictor.", "reid_embed.")
-_UNUSED = ("criterion.empty_weight",)
+# Class weights of the loss; tables of indices, made anew from the window's size.
+_UNUSED = re.compile(r"^criterion\.empty_weight$|\.relative_position_index$")
+_LAST_NORM = "backbone.swin.layernorm."  # maps do not pass it, and files on the hub lack it
+_CLASSES, _REID = "class_predictor.", "reid_embed."
 
 
 def fitting_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state that loads strictly, from an own one or from that of transformers.
 
-    Of transformers' the ReID head does not exist, and the class predictor may be of other classes:
-    then they stay as they were drawn, and a line says so.
+    Of transformers' the ReID head does not exist, and the class predictor may be of another number
+    of classes: then they stay as they were drawn, and a line says so.
 
     Args:
         given: What the file holds.
@@ -37,19 +51,10 @@ def fitting_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     Raises:
         WeightsError: Keys are missing, unknown or of another shape.
     """
-    theirs = any(key.startswith("model.pixel_level_module.") for key in given)
-    state = _renamed(given) if theirs else dict(given)
-    fresh = {
-        key
-        for key, tensor in wanted.items()
-        if theirs
-        and key.startswith(_FRESH)
-        and (key not in state or state[key].shape != tensor.shape)
-    }
-    if fresh:
-        heads = ", ".join(sorted({key.partition(".")[0] for key in fresh}))
-        _LOG.warning("segmenter: %s start fresh: the weights are of other classes", heads)
-        state |= {key: wanted[key] for key in fresh}
+    if any(key.startswith(_THEIRS) for key in given):
+        state = _completed(_renamed(given), wanted)
+    else:
+        state = dict(given)
     problems = [f"{key} is missing" for key in wanted if key not in state]
     problems += [f"{key} is unknown" for key in state if key not in wanted]
     problems += [
@@ -70,9 +75,26 @@ def fitting_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 def _renamed(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for key, tensor in given.items():
-        prefix = next((p for p in _FROM_TRANSFORMERS if key.startswith(p[0])), None)
-        if prefix is not None:
-            state[prefix[1] + key.removeprefix(prefix[0])] = tensor
-        elif key not in _UNUSED:
-            state[key] = tensor
+        if _UNUSED.search(key):
+            continue
+        name = key
+        for pattern, new in _FROM_TRANSFORMERS:
+            name = re.sub(pattern, new, name)
+        state[name] = tensor
     return state
+
+
+def _completed(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return transformers' state with what it lacks as it was drawn; a line says what."""
+    fresh = [key for key in wanted if key.startswith((_REID, _LAST_NORM)) and key not in state]
+    theirs, ours = state.get(f"{_CLASSES}bias"), wanted[f"{_CLASSES}bias"]
+    if theirs is not None and theirs.shape != ours.shape:
+        fresh += [key for key in wanted if key.startswith(_CLASSES)]
+        _LOG.info(
+            "mask2former: class_predictor starts fresh: the weights are of %d classes, not of %d",
+            len(theirs) - 1,
+            len(ours) - 1,
+        )
+    if any(key.startswith(_REID) for key in fresh):
+        _LOG.info("mask2former: reid_embed starts fresh: the weights have none")
+    return state | {key: wanted[key] for key in fresh}
