@@ -304,7 +304,7 @@ def test_a_folder_that_holds_something_is_refused_and_overwritten_when_asked(say
     ("source", "arguments", "said", "hint"),
     [
         ("none.mp4", (), "none.mp4: no such file", "a video, a folder"),
-        ("run", (), "holds no image", "folder of frames"),
+        ("run", (), "holds no image", "images end in"),
         ("text.mp4", (), "not a readable video", "give a video file"),
         ("rtsp://camera/1", (), "is a stream", "--online"),
         ("text.mp4", ("--attention", "--online"), "whole videos", "leave out --online"),

@@ -198,6 +198,8 @@ def _draw_live(
                     writer.write(picture)
                 tell("following", live.index + 1, None)
         except KeyboardInterrupt:
+            if not record.frames:
+                raise  # a film without a frame is discarded, not closed
             return True
     return False
 
