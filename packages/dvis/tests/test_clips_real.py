@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from mlkit_core.errors import DataError
+from mlkit_core.types import Needs
+from mlkit_dvis.clips.component import VideoClips
 from mlkit_dvis.clips.formats.reading import read_source
 from mlkit_dvis.clips.formats.ytvis import write_ytvis
 
@@ -88,3 +90,44 @@ def test_rows_of_images_that_belong_to_videos_are_read(demo, tmp_path):
     assert abs(rows[0] - top) <= 1
     assert abs(columns[-1] + 1 - left - width) <= 1
     assert abs(rows[-1] + 1 - top - height) <= 1
+
+
+def test_clips_of_composites_hold_all_instances_under_their_frames(shared_data):
+    folder = shared_data("clips_composite")
+    data = VideoClips(annotations=folder / "ytvis.json", val_videos=("traffic",))
+    data.bind({"frames": Needs(size_multiple=32)})
+    assert data.classes[:4] == ("bird", "cyclist_with_bike", "dog", "car")
+    ((draw,),) = data.units("train", 0)
+    (batch,) = data.collate([[data.load(draw)]])
+    assert batch.meta[0].key == "dogs_cross"
+    assert batch.target.masks.shape[2:] == (5, *batch.inputs["frames"].shape[-2:])
+    assert set(batch.target.labels[0].tolist()) <= {0, 2}  # a swan and two dogs
+    (windows,) = data.units("val", 0)
+    assert sum(len(window.frames) for window in windows) == 43
+    tracks = data.load(windows[0]).target.tracks
+    assert len(tracks) == 4
+    assert all(len(track.rles) == 43 for track in tracks)
+
+
+def test_coco_images_of_known_classes_become_clips(shared_data):
+    coco, clips = shared_data("coco"), shared_data("clips")
+    data = VideoClips(
+        annotations=clips / "ytvis.json",
+        pseudo_annotations=coco / "annotations" / "instances_train2017_100.json",
+        pseudo_images=coco / "images" / "train2017",
+        pseudo_ratio=1.0,
+        short_sides=(160,),
+    )
+    content = json.loads((coco / "annotations" / "instances_train2017_100.json").read_text())
+    shared = {c["id"]: c["name"] for c in content["categories"] if c["name"] in data.classes}
+    assert {"bird", "dog", "car"} == set(shared.values())
+    images = {
+        row["image_id"]
+        for row in content["annotations"]
+        if row["category_id"] in shared and not row["iscrowd"]
+    }
+    units = data.units("train", 0)
+    assert len(units) == len(images)
+    sample = data.load(units[0][0])
+    assert sample.masks.any()
+    assert {data.classes[label] for label in sample.labels} <= set(shared.values())

@@ -155,5 +155,5 @@ def decode(rle: Rle) -> npt.NDArray[np.uint8]:
     if counts is None:
         raise DataError("the text is cut short or no run lengths")
     height, width = rle["size"]
-    values = np.arange(len(counts), dtype=np.uint8) & 1
+    values = (np.arange(len(counts)) % 2).astype(np.uint8)
     return np.repeat(values, counts).reshape(width, height).T
