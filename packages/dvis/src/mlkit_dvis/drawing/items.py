@@ -87,6 +87,7 @@ def write_video(
     meta = batch.meta[0]
     path = Path(meta.path)
     source = open_source(path)
+    stride = int(meta.extra.get("stride") or 1)
     frames = int(meta.extra.get("num_frames") or source.frames or 0)
     folder.mkdir(parents=True, exist_ok=True)
     reported = _reported(tracks)
@@ -94,10 +95,10 @@ def write_video(
         result=VideoResult(tuple(tracks), source.size, frames),
         tracks=reported,
         rows=track_rows(reported, classes),
-        footage=Footage(str(path), source.size, source.fps, frames),
+        footage=Footage(str(path), source.size, source.fps, frames, stride),
         classes=tuple(classes),
         provenance={},
-        frames=lambda: read_frames(path),
+        frames=lambda: read_frames(path, stride=stride),
     )
-    drawing = DrawingOptions(fps=source.fps or _FPS, open_video=VideoWriter)
+    drawing = DrawingOptions(fps=(source.fps or _FPS) / stride, open_video=VideoWriter)
     return list(write_outputs(video, folder, drawing, lambda _what, _done, _total: None))
