@@ -70,10 +70,15 @@ def capture_attention(
         attention = cast("MaskedCrossAttention", module)
         with torch.no_grad():
             weights = attention.weights(given["query"], given["key"], given["attn_mask"])
-        captured.weights[layer] = weights if per_head else weights.mean(1)
+        weights = weights if per_head else weights.mean(1)
+        earlier = captured.weights.get(layer, weights[:0])  # of frames of the same call
+        captured.weights[layer] = torch.cat([earlier, weights])
         captured.sizes[layer] = sizes[(layer % len(decoder)) % _LEVELS]
 
-    hooks = [transformer.register_forward_pre_hook(see_sizes)]
+    hooks = [
+        segmenter.register_forward_pre_hook(lambda _module, _given: captured.weights.clear()),
+        transformer.register_forward_pre_hook(see_sizes),
+    ]
     for layer in layers:
         attention = decoder[layer].get_submodule("cross_attn")
         hooks.append(attention.register_forward_hook(partial(see, layer), with_kwargs=True))

@@ -17,8 +17,6 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from mlkit_dvis.segmenter.positions import CachedPositions
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -98,15 +96,15 @@ class QueryDecoder(Mask2FormerTransformerModule):
             layer.cross_attn = MaskedCrossAttention(dim, heads)
         mask_dim: Any = config.mask_feature_size  # which transformers declares as a tensor
         self.decoder.mask_predictor = MaskPredictor(dim, heads, mask_dim)
-        self.position_embedder = CachedPositions(dim // 2)
         self._draw()
 
     def _draw(self) -> None:
         """Draw as published: attention and feed-forward by Xavier, tables and levels normal."""
-        for layer in self.decoder.layers:
-            for parameter in layer.parameters():
-                if parameter.ndim > 1:
-                    nn.init.xavier_uniform_(parameter)
+        for name, parameter in self.decoder.layers.named_parameters():
+            if parameter.ndim > 1:
+                # The authors draw query, key and value as one matrix [3C, C].
+                joint = name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))
+                nn.init.xavier_uniform_(parameter, gain=0.5**0.5 if joint else 1.0)
         for table in (self.queries_embedder, self.queries_features, self.level_embed):
             nn.init.normal_(table.weight)
 

@@ -148,6 +148,23 @@ def decode(parts: HasParts, maps: Sequence[Tensor], *, every_layer: bool) -> Dec
     )
 
 
+def joined(parts: Sequence[Decoded]) -> Decoded:
+    """Return what is said of frames, from what is said of some at a time."""
+    if len(parts) == 1:
+        return parts[0]
+    return Decoded(
+        mask_features=torch.cat([part.mask_features for part in parts]),
+        maps=_joined_each([part.maps for part in parts]),
+        embeds=torch.cat([part.embeds for part in parts]),
+        logits=_joined_each([part.logits for part in parts]),
+        masks=_joined_each([part.masks for part in parts]),
+    )
+
+
+def _joined_each(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.cat(same) for same in zip(*parts, strict=True)]
+
+
 def _reid_head(dim: int, outputs: int) -> MLP:
     head = MLP(dim, dim, outputs, 3)
     for layer in head.layers:

@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812  # torch's own habit
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 
 from mlkit_dvis.segmenter.deformable import PyramidAttention
-from mlkit_dvis.segmenter.positions import CachedPositions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +71,6 @@ class DeformableDecoder(Mask2FormerPixelDecoder):
     def __init__(self, config: Mask2FormerConfig, channels: Sequence[int]) -> None:
         super().__init__(config, feature_channels=list(channels))
         dim = config.feature_size
-        self.position_embedding = CachedPositions(dim // 2)
         for layer in cast("Iterable[Any]", self.encoder.layers):
             own = layer.self_attn
             layer.self_attn = PyramidAttention(dim, own.n_heads, own.n_levels, own.n_points)
