@@ -32,14 +32,16 @@ def microseconds(rows, table: TargetTable, backend: str) -> float:
     return min(spent) / len(rows) / len(table) * 1e6
 
 
-@pytest.mark.parametrize(("backend", "most"), [("numba", 20), ("torch", 300)])
 @pytest.mark.usefixtures("one_thread")
-def test_a_pair_at_320_pixels_costs_microseconds(backend, most):
-    """Measured on the machine that this was written on: 5 with numba, 160 with torch alone."""
+def test_the_compiled_kernel_is_many_times_faster_than_torch():
+    """Microseconds a pair at 320 px, where this was written: 5 compiled, 160 with torch alone.
+
+    A ratio within one run: how long a microsecond's work takes is the machine's affair.
+    """
     rows = [prepare_row(random_raw(seed, GRID), GRID) for seed in range(8)]
     counts = np.random.default_rng(0).poisson(5, 256)
     table = TargetTable(random_targets(0, GRID, counts), GRID)
-    assert microseconds(rows, table, backend) < most
+    assert microseconds(rows, table, "torch") > 8 * microseconds(rows, table, "numba")
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
