@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlkit_core.errors import TrainingError
+from mlkit_core.errors import DataError, TrainingError
 from mlkit_core.types import Batch, SampleMeta
 from mlkit_dvis.assembly import to_rles
 from mlkit_dvis.metrics.component import TrackAp
@@ -270,3 +270,38 @@ def test_a_target_that_is_no_video_is_refused():
     batch = Batch(inputs={}, meta=(SampleMeta(key="v"),), target=None)
     with pytest.raises(TrainingError, match="track-ap: expected the annotated tracks"):
         TrackAp(num_classes=1).update([], batch)
+
+
+def squares(frames=4, side=8, column=1):
+    masks = torch.zeros(frames, side, side, dtype=torch.bool)
+    masks[:, 1:5, column : column + 3] = True
+    return tuple(to_rles(masks))
+
+
+def test_rows_that_nobody_would_see_neither_hide_a_miss_nor_switch():
+    whole = squares()
+    front = (*whole[:2], None, None)  # a good track that is lost half-way
+    filler = (None, None, *whole[2:])
+    found = [InstanceTrack(0, 0.9, front, row=1), InstanceTrack(0, 0.001, filler, row=2)]
+    kept = identities(found, [TrackAnnotation(0, whole)])
+    assert (kept.switches, kept.missed) == (0, 2)
+    everything = identities(found, [TrackAnnotation(0, whole)], score=0.0)
+    assert (everything.switches, everything.missed) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("track", "said"),
+    [
+        (InstanceTrack(0, 0.9, squares(frames=3)), r"\[3, 4\] frames"),
+        (InstanceTrack(0, 0.9, squares(side=9)), r"\(8, 8\), \(9, 9\)\] mask sizes"),
+        (InstanceTrack(2, 0.9, squares()), r"labels \[2\], classes 2"),
+    ],
+)
+def test_tracks_that_do_not_fit_the_video_are_refused(track, said):
+    batch = Batch(
+        inputs={},
+        meta=(SampleMeta(key="clip"),),
+        target=VideoTarget((TrackAnnotation(0, squares()),)),
+    )
+    with pytest.raises(DataError, match=f"clip: .*{said}"):
+        TrackAp(2).update([track], batch)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlkit_core.errors import TrainingError
+from mlkit_core.errors import DataError, TrainingError
 from mlkit_core.types import Batch, Example, SampleMeta
 from mlkit_dvis.assembly import to_rles
-from mlkit_dvis.metrics.switches import Identities, identities
+from mlkit_dvis.metrics.switches import COUNTED, Identities, identities
 from mlkit_dvis.metrics.ytvis import (
     AREAS,
     MOST,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlkit_core.types import Prediction
-
-_COUNTED = 0.3  # score from which a false track is counted in the table
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,14 @@ class TrackAp:
 
         Raises:
             TrainingError: The target is no `VideoTarget`.
+            DataError: A track is of another length or size, or of no known class.
         """
         if not isinstance(batch.target, VideoTarget):
             got = type(batch.target).__name__
             raise TrainingError(f"track-ap: expected the annotated tracks of a video, got {got}")
         found = [p for p in predictions if isinstance(p, InstanceTrack)]
         true = batch.target.tracks
+        self._check(batch.meta[0].key, [*found, *true])
         scores: dict[int, VideoScores] = {}
         for label in range(self._classes):
             scored = score_video(found, true, label)
@@ -71,6 +71,17 @@ class TrackAp:
         kept = identities(found, counted)
         row = _row(batch.meta[0], found, counted, kept)
         self._videos.append(_Video(scores, kept, row))
+
+    def _check(self, key: str, tracks: Sequence[InstanceTrack | TrackAnnotation]) -> None:
+        """Raise unless all tracks are of one length, one size and known classes."""
+        lengths = {len(track.rles) for track in tracks}
+        sizes = {tuple(rle["size"]) for track in tracks for rle in track.rles if rle is not None}
+        labels = {track.label for track in tracks if not 0 <= track.label < self._classes}
+        for what, values in (("frames", lengths), ("mask sizes", sizes)):
+            if len(values) > 1:
+                raise DataError(f"track-ap: {key}: tracks have {sorted(values)} {what}")
+        if labels:
+            raise DataError(f"track-ap: {key}: labels {sorted(labels)}, classes {self._classes}")
 
     def state(self) -> list[_Video]:
         """Return the videos so far."""
@@ -153,7 +164,7 @@ def _row(
         "tracks": len(true),
         "found": int((best >= 0.5).sum()),
         "mean_iou": round(float(best.mean()), 4) if len(true) else "",
-        "false_tracks": sum(track.score >= _COUNTED for track in false),
+        "false_tracks": sum(track.score >= COUNTED for track in false),
         "switches": kept.switches,
         "missed_frames": kept.missed,
     }

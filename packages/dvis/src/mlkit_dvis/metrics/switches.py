@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlkit_dvis.results import InstanceTrack, TrackAnnotation
 
 _OVERLAP = 0.5
+COUNTED = 0.3
+"""Score from which a track counts as reported: below it stand fillers that nobody would see."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,26 @@ class Identities:
 
 
 def identities(
-    found: Sequence[InstanceTrack], true: Sequence[TrackAnnotation], threshold: float = _OVERLAP
+    found: Sequence[InstanceTrack],
+    true: Sequence[TrackAnnotation],
+    threshold: float = _OVERLAP,
+    score: float = COUNTED,
 ) -> Identities:
-    """Return switches and misses, whatever the labels; a switch is as in CLEAR MOT.
+    """Return switches and misses, whatever the labels; a switch is nearly that of CLEAR MOT.
 
-    Rows that give several results with different labels count once. In each frame found and true
-    masks are assigned by overlap; pairs of at most `threshold` do not count.
+    In each frame found and true masks are assigned by overlap; pairs of at most `threshold` do not
+    count. Unlike the paper, what was followed before goes on where it can even across a gap.
 
     Source: Bernardin and Stiefelhagen, "CLEAR MOT metrics", 2008, section 2.1.
+
+    Args:
+        found: Rows that give several results with different labels count once, by `row`.
+        true: Annotated tracks.
+        threshold: Of the overlap.
+        score: Tracks below it are left out.
     """
-    rows = {track.row: track for track in sorted(found, key=lambda track: track.score)}
+    reported = sorted((t for t in found if t.score >= score), key=lambda track: track.score)
+    rows = {track.row: track for track in reported}
     last: dict[int, int] = {}
     switches = missed = visible = 0
     frames = max((len(track.rles) for track in true), default=0)
@@ -55,7 +67,6 @@ def identities(
             continue
         masks: list[Any] = [[rle for _, rle in side] for side in (here, ours)]
         iou = np.asarray(coco_masks.iou(masks[0], masks[1], [0] * len(ours)))
-        # What was followed before goes on where it can, as CLEAR MOT says.
         kept = np.array([[last.get(i) == row for row, _ in ours] for i, _ in here], float)
         pairs = linear_sum_assignment(-np.where(iou > threshold, iou + kept, 0.0))
         good = [(a, b) for a, b in zip(*pairs, strict=True) if iou[a, b] > threshold]
