@@ -62,11 +62,40 @@ def test_other_weights_or_another_option_make_another_cache(make_run):
     assert len(list((make_run().folder.parent / ".cache").iterdir())) == 3
 
 
+TRUNK = ("model.encoders.image={name: tiny-trunk, cache: true}", "freeze=[encoders.image.trunk]")
+
+
+def test_a_cached_trunk_trains_what_lies_behind_it_as_a_live_one_does(make_run):
+    live = make_run("model.encoders.image={name: tiny-trunk}", TRUNK[1], name="live")
+    cached = make_run(*TRUNK, name="cached")
+    before = live.fit().metrics["disc-dice.dice"]
+    assert cached.fit().metrics["disc-dice.dice"] == pytest.approx(before, abs=5e-3)
+    one, two = (checkpoint.read(checkpoint.find(r.folder, "last"))[1] for r in (live, cached))
+    for name, tensor in one.items():  # stored in fp16: 1e-3
+        torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)
+    start = make_run(TRUNK[0], TRUNK[1], "trainer.epochs=1", "optimizer.lr=1e-12", name="start")
+    start.fit()
+    first = checkpoint.read(checkpoint.find(start.folder, "last"))[1]
+    moved = "encoders.image.project.weight"
+    assert (one[moved] - first[moved]).abs().max() > 1e-3
+
+
+def test_a_trunk_is_encoded_once_whatever_follows_it(make_run, miniatures):
+    make_run(*TRUNK, name="one").fit()
+    narrow = ("model.encoders.image={name: tiny-trunk, cache: true, dim: 2}", TRUNK[1])
+    make_run(*narrow, name="two").fit()
+    wide = ("model.encoders.image={name: tiny-trunk, cache: true, width: 6}", TRUNK[1])
+    make_run(*wide, name="three").fit()
+    assert len(list((make_run().folder.parent / ".cache").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["model.encoders.image.cache=true"], "this encoder is trained"),
         ([*CACHED, "data.augment=true"], "alters the input 'image' at random"),
+        ([TRUNK[0]], r"this encoder is trained or adapted"),
+        ([TRUNK[0], "freeze=[encoders.image.project]"], r"this encoder is trained or adapted"),
         (
             ["model.encoders.image={name: tiny-linear, cache: true, lora: {rank: 2}}"],
             "cache needs a frozen encoder, and lora adapts it",

@@ -27,6 +27,10 @@ class Encoder(Protocol):
     Attributes: `spec`; `input_shape`, one row as in `RoleSpec.shape`; for images also
     `size_multiple` (int) or `sizes` (legal square sizes in pixels) and `pad_rgb`; where LoRA makes
     sense, `lora_targets`.
+
+    An encoder whose trunk may be frozen and cached while the rest trains has a module `trunk`,
+    which turns rows into features and publishes `spec`, and a method `finish` from those features
+    to its own; calling the encoder is both. `trunk_options` names the trunk's options.
     """
 
     spec: types.FeatureSpec

@@ -12,7 +12,7 @@ from mlkit_core.errors import BuildError, TrainingError
 from mlkit_core.types import Batch, Features, FeatureSpec, ModelOutput, Role, RoleSpec, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _LEVELS = ("features", "fused", "head")
 
@@ -76,21 +76,36 @@ class Model(nn.Module):
         if mask is not None and lead > 1:
             mask = mask.flatten(0, lead - 1)
         if known is None:
-            if source not in batch.inputs:
-                raise BuildError(f"encoders.{role}: the batch holds no input {source!r}")
-            rows = batch.inputs[source]
-            if lead and valid is None:
-                valid = torch.ones(rows.shape[:lead], dtype=torch.bool, device=rows.device)
             extra = _keywords(encoder, batch, step, state)
             if getattr(encoder, "uses_mask", False):
                 extra["mask"] = mask
-            rows = rows.flatten(0, lead - 1) if lead > 1 else rows
-            known = cast("Features", _call(f"encoders.{role}", encoder, rows, extra))
+            run, given = encoder, batch.trunks.get(role)
+            if given is None:
+                given = self.rows(role, batch)
+            else:
+                run = cast("Any", encoder).finish
+            if lead and valid is None and source in batch.inputs:
+                rows = batch.inputs[source]
+                valid = torch.ones(rows.shape[:lead], dtype=torch.bool, device=rows.device)
+            known = cast("Features", _call(f"encoders.{role}", run, given, extra))
         return replace(
             known,
             valid=valid if known.valid is None else known.valid,
             mask=mask if known.mask is None else known.mask,
         )
+
+    def rows(self, role: Role, batch: Batch) -> Tensor:
+        """Return what a role's encoder reads, `[R, …]`: its input with the lead folded."""
+        source = self.reads[role]
+        if source not in batch.inputs:
+            raise BuildError(f"encoders.{role}: the batch holds no input {source!r}")
+        rows, lead = batch.inputs[source], len(self.roles[source].lead)
+        return rows.flatten(0, lead - 1) if lead > 1 else rows
+
+    def trunk(self, role: Role) -> nn.Module | None:
+        """Return what a cache keeps in an encoder's place, None where that is all of it."""
+        encoder: Any = self.encoders[role]
+        return encoder.trunk if hasattr(encoder, "finish") else None
 
 
 def _keywords(
@@ -108,7 +123,7 @@ def _keywords(
     return extra
 
 
-def _call(where: str, part: nn.Module, argument: object, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401  # a part's own output
+def _call(where: str, part: Callable[..., Any], argument: object, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401  # a part's own output
     try:
         return part(argument, **extra)
     except BuildError as err:

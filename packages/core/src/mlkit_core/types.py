@@ -371,6 +371,7 @@ class Batch:
     Args:
         inputs: Role to rows `[B, …]` or `[*lead, …]`, as the data's `RoleSpec` says.
         features: Roles already known (from a cache or a reference set): their encoders are skipped.
+        trunks: Roles whose frozen trunk is known (from a cache): their encoders only finish it.
         target: What the losses compare with; None in prediction.
         meta: One for each row of the data's first role.
         kind: Which of the data's kinds this is.
@@ -384,6 +385,7 @@ class Batch:
     meta: tuple[SampleMeta, ...]
     target: Target | None = None
     features: Mapping[Role, Features] = field(default_factory=dict)
+    trunks: Mapping[Role, Features] = field(default_factory=dict)
     kind: str = "default"
     upto: str = "head"
     valid: Mapping[Role, Tensor] = field(default_factory=dict)

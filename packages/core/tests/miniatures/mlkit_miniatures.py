@@ -154,6 +154,31 @@ class TinyConvConfig(Config):
     norm: bool = False
 
 
+class TinyTrunk(nn.Module):
+    """A trunk that may be cached, and a projection that trains behind it."""
+
+    trunk_options = ("width",)
+
+    def __init__(self, width=4, dim=4):
+        super().__init__()
+        self.trunk = TinyConv(width)
+        self.project = nn.Conv2d(width, dim, 1)
+        self.spec = FeatureSpec(channels={"p1": dim}, strides={"p1": 2}, vector_dim=dim)
+        self.input_shape, self.size_multiple = (3, None, None), 2
+
+    def forward(self, x):
+        return self.finish(self.trunk(x))
+
+    def finish(self, features):
+        y = self.project(features.maps["p1"])
+        return Features(maps={"p1": y}, vector=y.mean((2, 3)))
+
+
+class TinyTrunkConfig(Config):
+    width: int = 4
+    dim: int = 4
+
+
 class TinyLinear(nn.Module):
     lora_targets = ("proj",)
 
@@ -336,6 +361,7 @@ def _spec(kind, name, target, config=None):
 def mlkit_components():
     yield _spec("data", "blobs", "Blobs", "BlobsConfig")
     yield _spec("encoder", "tiny-conv", "TinyConv", "TinyConvConfig")
+    yield _spec("encoder", "tiny-trunk", "TinyTrunk", "TinyTrunkConfig")
     yield _spec("encoder", "tiny-linear", "TinyLinear", "TinyWidth")
     yield _spec("encoder", "hint", "Hint", "HintConfig")
     yield _spec("fusion", "memory", "Memory", "MemoryConfig")

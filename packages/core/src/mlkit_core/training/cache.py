@@ -43,7 +43,9 @@ class FeatureCache:
 
     def __init__(self, folder: Path, stage: Stage, role: Role, precision: str) -> None:
         self.role, self.source = role, stage.model.reads[role]
-        self.kind = stage.model.specs[role].type
+        trunk: Any = stage.model.trunk(role)
+        self.is_trunk = trunk is not None
+        self.kind = trunk.spec.type if trunk is not None else stage.model.specs[role].type
         self._folder = folder / _fingerprint(stage, role, precision)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._dtype = next(
@@ -110,10 +112,13 @@ def _storable(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _fingerprint(stage: Stage, role: Role, precision: str) -> str:
-    """Hash the encoder's component, options, precision and every weight."""
-    part = stage.config.encoders[role]
-    digest = hashlib.sha256(f"{part.owner}/{part.name} {dict(part.options)!r} {precision}".encode())
-    for name, tensor in stage.model.encoders[role].state_dict().items():
+    """Hash the component, options, precision and every weight of the encoder or of its trunk."""
+    part, encoder = stage.config.encoders[role], stage.model.encoders[role]
+    options, own = dict(part.options), getattr(encoder, "trunk_options", None)
+    if own is not None:
+        options = {name: value for name, value in options.items() if name in own}
+    digest = hashlib.sha256(f"{part.owner}/{part.name} {options!r} {precision}".encode())
+    for name, tensor in (stage.model.trunk(role) or encoder).state_dict().items():
         values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:24]
@@ -145,9 +150,9 @@ def open_caches(
 
 def check_cacheable(stage: Stage, role: Role) -> None:
     """Raise BuildError where an encoder is trained or adapted, or training alters its input."""
-    where, encoder = f"encoders.{role}.cache", stage.model.encoders[role]
-    if any(p.requires_grad for p in encoder.parameters()):
-        hint = f"add `freeze: [encoders.{role}]`"
+    where, trunk = f"encoders.{role}.cache", stage.model.trunk(role)
+    if any(p.requires_grad for p in (trunk or stage.model.encoders[role]).parameters()):
+        hint = f"add `freeze: [encoders.{role}{'.trunk' if trunk is not None else ''}]`"
         raise BuildError(f"{where}: this encoder is trained or adapted", hint=hint)
     source = stage.model.reads[role]
     if source in stage.data.augments:
@@ -171,7 +176,11 @@ def _fill(caches: Mapping[Role, FeatureCache], stage: Stage, engine: Engine) -> 
         for batch in _batches(stage, missing[engine.rank :: engine.ranks]):
             one = to_device(batch, engine.device)
             for role in _lacking(caches, batch):
-                caches[role].add(batch.keys[caches[role].source], stage.model.encode(role, one))
+                trunk = stage.model.trunk(role)
+                known = (
+                    trunk(stage.model.rows(role, one)) if trunk else stage.model.encode(role, one)
+                )
+                caches[role].add(batch.keys[caches[role].source], known)
     engine.wait()
     for cache in caches.values():
         cache.load()
@@ -200,10 +209,9 @@ def _batches(stage: Stage, chunks: Sequence[Sequence[Sequence[Draw]]]) -> Iterat
 
 
 def with_features(caches: Mapping[Role, FeatureCache], batch: Batch) -> Batch:
-    """Return the batch with cached roles filled in by its keys."""
-    known = {
-        role: cache.read(batch.keys[cache.source])
-        for role, cache in caches.items()
-        if cache.source in batch.keys
-    }
-    return replace(batch, features={**batch.features, **known}) if known else batch
+    """Return the batch with cached roles, or their trunks, filled in by its keys."""
+    known = {role: c for role, c in caches.items() if c.source in batch.keys}
+    read = {role: c.read(batch.keys[c.source]) for role, c in known.items()}
+    whole = {role: features for role, features in read.items() if not known[role].is_trunk}
+    trunks = {role: features for role, features in read.items() if known[role].is_trunk}
+    return replace(batch, features={**batch.features, **whole}, trunks={**batch.trunks, **trunks})
