@@ -109,6 +109,41 @@ class ViewAngleConfig(Config):
     tokens: int = Field(default=4, ge=4, description="Tokens for cross-attention.")
 
 
+class SamConfig(Config):
+    """Image encoder of Segment Anything, or of MedSAM."""
+
+    variant: Literal["vit_b", "vit_l", "vit_h", "tiny"] = Field(
+        default="vit_b", description="Of the ViT; tiny has no published weights."
+    )
+    image_size: int = Field(
+        default=1024, ge=16, description="Side of the input, pixels, a multiple of 16."
+    )
+    blocks: tuple[int, ...] = Field(
+        default=(), description="Blocks whose hidden state is published beside the neck's map."
+    )
+    normalize: Literal["sam", "medsam"] = Field(
+        default="sam", description="SAM's mean and deviation, or each image stretched to 0..1."
+    )
+    checkpointing: bool = Field(
+        default=False, description="Compute blocks again in the backward pass, for less memory."
+    )
+
+
+class Sam3Config(Config):
+    """Vision tower of SAM 3."""
+
+    image_size: int = Field(
+        default=1008, ge=28, description="Side of the input, pixels, a multiple of 28."
+    )
+    levels: tuple[str, ...] = Field(
+        default=("fpn0", "fpn1", "fpn2", "fpn3"), description="Maps to publish, fine to coarse."
+    )
+    width: int = Field(default=1024, ge=8, description="Of the ViT; others have no weights.")
+    depth: int = Field(default=32, ge=1, description="Blocks; others have no weights.")
+    heads: int = Field(default=16, ge=1, description="Attention heads.")
+    fpn_width: int = Field(default=256, ge=8, description="Channels of the maps.")
+
+
 class ConvStemConfig(Config):
     """Two convolutions on the pixels, for detail that a strided encoder loses."""
 
@@ -148,6 +183,24 @@ class FpnMaskConfig(Config):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Of whole channels of the coarsest level."
     )
+
+
+class ClDiceLossConfig(Config):
+    """Soft centreline Dice; use it beside Dice or cross-entropy."""
+
+    iterations: int = Field(
+        default=3, ge=1, description="Of the skeleton: half the widest vessel, input pixels."
+    )
+    smooth: float = Field(default=1.0, gt=0, description="Added to both sums, in pixels.")
+
+
+class TverskyLossConfig(Config):
+    """Tversky loss: false alarms and misses weighed apart."""
+
+    alpha: float = Field(default=0.3, gt=0, description="Worth of a false alarm.")
+    beta: float = Field(default=0.7, gt=0, description="Worth of a miss.")
+    gamma: float = Field(default=1.0, gt=0, description="Below 1: the focal Tversky loss.")
+    smooth: float = Field(default=1.0, gt=0, description="Added to both sums, in pixels.")
 
 
 class MaskOverlapConfig(Config):

@@ -71,7 +71,7 @@ class FeatureSpec:
 
     Args:
         channels: Map level to channels, fine to coarse.
-        strides: Map level to stride, in input pixels per cell; the same levels.
+        strides: Map level to stride, in input pixels per cell (3.5 is legal); the same levels.
         vector_dim: Width of the vector, None where there is none.
         token_dim: Width of the tokens, None where there are none.
         lead: Names of the folded leading dimensions, as ("class", "shot"); set by build from data.
@@ -79,7 +79,7 @@ class FeatureSpec:
     """
 
     channels: Mapping[str, int] = field(default_factory=dict)
-    strides: Mapping[str, int] = field(default_factory=dict)
+    strides: Mapping[str, float] = field(default_factory=dict)
     vector_dim: int | None = None
     token_dim: int | None = None
     lead: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ class Level(NamedTuple):
     role: Role | None
     name: str
     channels: int
-    stride: int
+    stride: float
 
 
 class Merge(nn.Module):
@@ -111,7 +111,7 @@ class FpnMask(nn.Module):
         merged = self.top(coarsest)
         for i in reversed(range(len(self.merges))):
             level = self.levels[i]
-            size = (height // level.stride, width // level.stride)
+            size = (round(height / level.stride), round(width / level.stride))
             finer = scope[level.role].maps[level.name] if level.role else None
             if finer is not None and tuple(finer.shape[2:]) != size:
                 raise BuildError(
@@ -148,11 +148,16 @@ def _levels(inputs: Mapping[Role, FeatureSpec], on: Role, stem: Role | None) -> 
 
 def _choose_widths(levels: Sequence[Level], widths: Sequence[int] | None) -> list[int]:
     if widths is None:
-        return [min(level.channels, _WIDTHS.get(level.stride, _WIDEST)) for level in levels]
+        return [min(level.channels, _width_at(level.stride)) for level in levels]
     if len(widths) != len(levels):
         have = ", ".join(f"{level.role}.{level.name}" for level in levels)
         raise BuildError(f"widths: expected {len(levels)} for maps {have}, got {len(widths)}")
     return list(widths)
+
+
+def _width_at(stride: float) -> int:
+    """Return the usual width at a stride: that of the finest listed stride that is no finer."""
+    return next((width for listed, width in _WIDTHS.items() if stride <= listed), _WIDEST)
 
 
 def _fill(levels: Sequence[Level], widths: Sequence[int]) -> tuple[list[Level], list[int]]:
@@ -161,8 +166,8 @@ def _fill(levels: Sequence[Level], widths: Sequence[int]) -> tuple[list[Level], 
     for level, width in zip(levels[1:], widths[1:], strict=True):
         while filled[-1].stride * 2 < level.stride:
             stride = filled[-1].stride * 2
-            filled.append(Level(None, f"step{stride}", 0, stride))
-            chosen.append(min(width, _WIDTHS.get(stride, _WIDEST)))
+            filled.append(Level(None, f"step{stride:g}", 0, stride))
+            chosen.append(min(width, _width_at(stride)))
         filled.append(level)
         chosen.append(width)
     return filled, chosen

@@ -45,10 +45,10 @@ def classifier(channels: int, num_classes: int) -> nn.Conv2d:
     return layer
 
 
-def at_input_size(logits: Tensor, stride: int) -> MaskLogits:
+def at_input_size(logits: Tensor, stride: float) -> MaskLogits:
     """Return logits of a map of this stride, bilinear, at the input's size."""
     if stride > 1:
-        size = (logits.shape[2] * stride, logits.shape[3] * stride)
+        size = (round(logits.shape[2] * stride), round(logits.shape[3] * stride))
         logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
     return MaskLogits(logits)
 
