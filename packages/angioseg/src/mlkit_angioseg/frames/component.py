@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mlkit_angioseg.config import AngioFramesConfig, AugmentOptions
+from mlkit_angioseg.dicom.frames import read_frame
+from mlkit_angioseg.dicom.header import is_dicom
 from mlkit_angioseg.frames import letterbox, pixels
 from mlkit_angioseg.frames.augment import Augmented, augment
 from mlkit_angioseg.frames.opening import open_frames
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from mlkit_angioseg.dicom.header import CineHeader
     from mlkit_angioseg.frames.rows import FrameRow
     from mlkit_core.types import Letterbox, Role, Target
 
@@ -152,8 +155,9 @@ class AngioFrames:
         """Yield one batch for each frame of the user's own files.
 
         Args:
-            inputs: `image`: a picture, a folder of them, or an NPY cine; `view`: a JSON or CSV
-                file with the angles, or "primary,secondary" in degrees.
+            inputs: `image`: a picture, an NPY or a DICOM cine, or a folder of pictures and DICOM
+                files; `view`: a JSON or CSV file with the angles, or "primary,secondary" in
+                degrees; a DICOM file needs none.
 
         Raises:
             DataError: A file cannot be read, or the model reads the view and no angle is given.
@@ -164,17 +168,24 @@ class AngioFrames:
                 self._grey(frame.image, frame.frame, frame.where), box.size
             )
             angles = frame.angles or (math.nan, math.nan)
-            meta = _meta(frame.key, frame.image, frame.size, box, frame.angles)
+            meta = _meta(frame.key, frame.image, frame.size, box, frame.angles, cine=frame.cine)
             keys = self._keys(frame.image, frame.frame, angles)
             yield _stack([Sample(self._inputs(grey, angles), meta, keys=keys)])
 
     def _grey(self, image: Path, frame: int | None, where: str) -> Tensor:
+        if frame is not None and image.suffix.lower() != ".npy":
+            return torch.from_numpy(self._dicom(image, frame))[None]
         stored = pixels.read_stored(image, frame, where)
         try:
             grey = pixels.to_grey(stored, self.options.bits, self.options.window)
         except ValueError as err:
             raise DataError(f"{where}: {image}: {err}", hint="set data.bits") from err
         return torch.from_numpy(grey)[None]
+
+    def _dicom(self, image: Path, frame: int) -> np.ndarray:
+        stretched = self.options.window == "percentile"
+        grey = read_frame(image, frame, window="full" if stretched else "file")
+        return pixels.stretch(grey) if stretched else grey
 
     def _sample(
         self,
@@ -249,6 +260,7 @@ def _meta(
     box: Letterbox,
     angles: tuple[float, float] | None,
     row: FrameRow | None = None,
+    cine: CineHeader | None = None,
 ) -> SampleMeta:
     primary, secondary = angles or (None, None)
     extra: dict[str, str | float | int | bool | None] = {
@@ -258,12 +270,14 @@ def _meta(
     if row is not None:
         extra |= {"cine": row.cine, "split": row.split}
         extra |= {"mask_source": row.mask_source} if row.mask_source else {}
+    # A hospital's file names may name a patient: of a DICOM file only the hash goes on.
+    path = "" if cine is not None or is_dicom(image) else str(image)
     return SampleMeta(
         key=key,
         size=size,
         letterbox=box,
         group=row.patient if row is not None else "",
-        path=str(image),
+        path=path,
         extra=extra,
     )
 

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from mlkit_angioseg.dicom.header import is_dicom, read_header
+from mlkit_core.errors import DataError
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mlkit_angioseg.dicom.header import CineHeader
 
 # What PIL and numpy raise for a file that is not what its name says.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -17,11 +22,15 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBom
 
 @dataclass(frozen=True)
 class Header:
-    """Size in pixels; `frames` is the number of a cine's frames, None for a single picture."""
+    """Size in pixels; `frames` is the number of a cine's frames, None for a single picture.
+
+    `cine` is what a DICOM file says beside it.
+    """
 
     height: int
     width: int
     frames: int | None = None
+    cine: CineHeader | None = None
 
 
 class Headers:
@@ -67,6 +76,12 @@ def open_array(path: Path) -> np.memmap:
 
 
 def _read(path: Path, *, mask: bool) -> Header:
+    if not mask and is_dicom(path):
+        try:
+            cine = read_header(path)
+        except DataError as err:
+            raise ValueError(str(err)) from err
+        return Header(*cine.size, cine.frames, cine)
     if path.suffix.lower() != ".npy":
         with Image.open(path) as picture:
             return Header(picture.height, picture.width)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlkit_angioseg.dicom.header import is_dicom
 from mlkit_angioseg.frames.angles import (
     Angles,
     parse_angle,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from mlkit_angioseg.config import AngioFramesConfig
+    from mlkit_angioseg.dicom.header import CineHeader
+    from mlkit_angioseg.frames.headers import Header
     from mlkit_core.types import Role
 
 _VIEW_HINT = "give --input view=FILE.json, view=TABLE.csv or view=PRIMARY,SECONDARY in degrees"
@@ -31,7 +34,10 @@ _VIEW_HINT = "give --input view=FILE.json, view=TABLE.csv or view=PRIMARY,SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFrame:
-    """One frame to predict: file, index in a cine, size in pixels, angles with DICOM signs."""
+    """One frame to predict: file, index in a cine, size in pixels, angles with DICOM signs.
+
+    `cine` is the header of a DICOM file, whose name is then in no output.
+    """
 
     where: str
     key: str
@@ -39,12 +45,15 @@ class OpenFrame:
     frame: int | None
     size: tuple[int, int]
     angles: Angles | None
+    cine: CineHeader | None = None
 
 
 def open_frames(
     inputs: Mapping[Role, Path], options: AngioFramesConfig, *, needs_angles: bool
 ) -> Iterator[OpenFrame]:
-    """Yield the frames of a picture, a folder of pictures, or an NPY cine, in order.
+    """Yield the frames of a picture, a folder of pictures, an NPY or a DICOM cine, in order.
+
+    A DICOM file's own angles are taken unless `view` gives others.
 
     Raises:
         DataError: Nothing to read, a file that is no image, or missing angles.
@@ -61,14 +70,32 @@ def open_frames(
             header = headers.image(path)
         except ValueError as err:
             raise DataError(f"{path}: {err}") from err
-        angles = _angles(path, angles_of, options, needs_angles=needs_angles)
-        size = (header.height, header.width)
-        frames = [None] if header.frames is None else range(header.frames)
-        for frame in frames:
-            key = path.stem if frame is None else f"{path.stem}#{frame}"
-            yield OpenFrame(
-                where=str(path), key=key, image=path, frame=frame, size=size, angles=angles
-            )
+        yield from _frames(path, header, angles_of, options, needs_angles=needs_angles)
+
+
+def _frames(
+    path: Path,
+    header: Header,
+    angles_of: Callable[[str], Angles | None],
+    options: AngioFramesConfig,
+    *,
+    needs_angles: bool,
+) -> Iterator[OpenFrame]:
+    known = header.cine.angles if header.cine is not None else None
+    given = angles_of(path.name)
+    if given is None and known is None:
+        given = _missing(path, options, needs_angles=needs_angles)
+    stem = path.stem if header.cine is None else header.cine.uid_hash
+    for frame in [None] if header.frames is None else range(header.frames):
+        yield OpenFrame(
+            where=str(path),
+            key=stem if frame is None else f"{stem}#{frame}",
+            image=path,
+            frame=frame,
+            size=(header.height, header.width),
+            angles=known[frame] if given is None and known and frame is not None else given,
+            cine=header.cine,
+        )
 
 
 def _pictures(image: Path) -> list[Path]:
@@ -76,22 +103,14 @@ def _pictures(image: Path) -> list[Path]:
         return [image]
     if not image.is_dir():
         raise DataError(f"{image}: no such file or folder")
-    found = sorted(path for path in image.iterdir() if path.suffix.lower() in PICTURES)
+    files = sorted(path for path in image.iterdir() if path.is_file())
+    found = [path for path in files if path.suffix.lower() in PICTURES or is_dicom(path)]
     if not found:
-        raise DataError(f"{image}: holds no pictures")
+        raise DataError(f"{image}: holds no pictures and no DICOM files")
     return found
 
 
-def _angles(
-    path: Path,
-    angles_of: Callable[[str], Angles | None],
-    options: AngioFramesConfig,
-    *,
-    needs_angles: bool,
-) -> Angles | None:
-    angles = angles_of(path.name)
-    if angles is not None:
-        return angles
+def _missing(path: Path, options: AngioFramesConfig, *, needs_angles: bool) -> Angles | None:
     if options.on_missing_angle == "zero":
         return (0.0, 0.0)
     if needs_angles and options.on_missing_angle != "learned":

@@ -64,9 +64,14 @@ def to_grey(
     if grey.ndim == 3:
         grey = grey @ _RGB_TO_GREY
     if window == "percentile":
-        low, high = np.percentile(grey, _LOW_HIGH)
-        grey = (grey - low) / max(float(high - low), 1 / white)
+        return stretch(grey, 1 / white)
     return np.clip(grey, 0, 1, dtype=np.float32)
+
+
+def stretch(grey: NDArray[np.float32], least: float = 1 / 255) -> NDArray[np.float32]:
+    """Return grey values with percentiles 1 to 99 at 0 and 1; `least` bounds the range below."""
+    low, high = np.percentile(grey, _LOW_HIGH)
+    return np.clip((grey - low) / max(float(high - low), least), 0, 1, dtype=np.float32)
 
 
 def read_mask(path: Path, where: str) -> NDArray[np.bool_]:

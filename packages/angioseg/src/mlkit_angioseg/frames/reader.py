@@ -102,16 +102,19 @@ class RowReader:
             frame = _frame_index(cells, header)
         with self.problems.at(where):
             self._check_mask(named.mask, header)
-        angles = self._angles(where, cells, named.contours)
+        angles = self._angles(where, cells, named.contours, header, frame)
         with self.problems.at(where):
             split = choose_split(cells, named.patient, self.options)
         dropped = angles is None and self.needs_angles and self.options.on_missing_angle == "drop"
         if len(self.problems.lines) > before or named.mask is None or dropped:
             self.dropped += dropped
             return None
+        # A hospital's file names may name a patient: of a DICOM file the hash stands for it.
+        hashed = header.cine.uid_hash if header.cine is not None else named.image.stem
+        key = named.key.replace(named.image.stem, hashed)
         return FrameRow(
             where=where,
-            key=named.key if frame is None else f"{named.key}#{frame}",
+            key=key if frame is None else f"{key}#{frame}",
             image=named.image,
             frame=frame,
             mask=named.mask,
@@ -123,12 +126,16 @@ class RowReader:
             patient=named.patient,
         )
 
-    def _angles(self, where: str, cells: Cells, contours: Path | None) -> Angles | None:
+    def _angles(
+        self, where: str, cells: Cells, contours: Path | None, header: Header, frame: int | None
+    ) -> Angles | None:
         before, angles = len(self.problems.lines), None
         with self.problems.at(where):
             angles = agree(read_json_angles(contours) if contours else None, cells)
             if angles is not None:
                 return to_dicom(angles, self.options.angle_convention)
+        if header.cine is not None and header.cine.angles is not None and frame is not None:
+            return header.cine.angles[frame]
         policy = self.options.on_missing_angle
         if policy == "zero":
             return (0.0, 0.0)
@@ -181,12 +188,16 @@ def _relative(path: Path, base: Path) -> str:
 def _frame_index(cells: Cells, header: Header) -> int | None:
     """Return the frame's index in a cine, None for a picture.
 
+    Where the table says none, a DICOM file's own representative frame is taken.
+
     Raises:
         ValueError: No whole number, or outside the cine; it is never moved into it.
     """
     if header.frames is None:
         return None
     text = cell(cells, ("frame_index",))
+    if not text and header.cine is not None and header.cine.representative is not None:
+        return header.cine.representative
     try:
         number = float(text)
     except ValueError:

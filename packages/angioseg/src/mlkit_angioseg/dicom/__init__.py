@@ -1,0 +1,1 @@
+"""X-ray angiography cines as hospitals store them (extra `dicom`)."""
