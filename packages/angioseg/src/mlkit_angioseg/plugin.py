@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlkit_core import ComponentSpec, ExampleSpec, hookimpl
+from mlkit_core import CommandSpec, ComponentSpec, ExampleSpec, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,28 @@ _COMPONENTS = (
 def mlkit_components() -> Iterator[ComponentSpec]:
     """Yield the components that run files can name."""
     yield from _COMPONENTS
+
+
+_COMMANDS: tuple[CommandSpec, ...] = (
+    CommandSpec(
+        group="angioseg",
+        name="predict",
+        target="mlkit_angioseg.verbs.predict:predict",
+        summary="Segment every frame of a cine: masks, overlay video, millimetres.",
+    ),
+    CommandSpec(
+        group="angioseg",
+        name="frames",
+        target="mlkit_angioseg.verbs.frames:frames",
+        summary="Propose the frame of a cine that is filled best with contrast.",
+    ),
+)
+
+
+@hookimpl
+def mlkit_commands() -> Iterator[CommandSpec]:
+    """Yield the verbs under `mlkit angioseg`."""
+    yield from _COMMANDS
 
 
 @hookimpl

@@ -65,7 +65,7 @@ def open_frames(
     image = Path(inputs["image"])
     angles_of = _angle_source(inputs.get("view"), options)
     headers = Headers()
-    for path in _pictures(image):
+    for path in pictures(image):
         try:
             header = headers.image(path)
         except ValueError as err:
@@ -98,7 +98,12 @@ def _frames(
         )
 
 
-def _pictures(image: Path) -> list[Path]:
+def pictures(image: Path) -> list[Path]:
+    """Return a picture, or a folder's pictures and DICOM files in order of their names.
+
+    Raises:
+        DataError: There is nothing to read.
+    """
     if image.is_file():
         return [image]
     if not image.is_dir():
