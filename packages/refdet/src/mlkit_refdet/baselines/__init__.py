@@ -1,0 +1,1 @@
+"""Detectors that learn nothing: template matching, and matching of frozen features."""

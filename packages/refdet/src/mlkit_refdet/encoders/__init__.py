@@ -1,0 +1,1 @@
+"""Encoders of query images and reference photos."""

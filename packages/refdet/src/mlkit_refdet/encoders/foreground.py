@@ -1,0 +1,119 @@
+"""Reference photos: where the object is, and its prototype and tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import roi_align
+
+from mlkit_refdet.encoders.projection import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlkit_refdet.encoders.projection import Projection
+
+_BORDER = 0.15  # of the side: what a photo's edge shows is mostly not the object
+
+
+def foreground_weights(mask: Tensor | None, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each cell's share of object, level to `[R, h, w]`; every photo has some.
+
+    A mask of zeros says that the object's place is not known; it is then where features differ
+    from those of the photo's border.
+
+    Args:
+        mask: `[R, H, W]`, 1 on the object, or None: known of no photo.
+        maps: Level to `[R, C, h, w]`.
+    """
+    found: dict[str, Tensor] = {}
+    for level, values in maps.items():
+        guessed = border_contrast(values)
+        if mask is None:
+            found[level] = guessed
+            continue
+        size = values.shape[2:]
+        pooled = functional.adaptive_avg_pool2d(mask[:, None].to(values.dtype), size)[:, 0]
+        known = mask.flatten(1).any(1)[:, None, None]
+        found[level] = torch.where(known, pooled, guessed)
+    return found
+
+
+def border_contrast(values: Tensor) -> Tensor:
+    """Return one minus the cosine with the border's mean feature, 0..1 by photo, `[R, h, w]`.
+
+    Args:
+        values: `[R, C, h, w]`.
+    """
+    height, width = values.shape[2:]
+    edge = max(1, round(min(height, width) * _BORDER))
+    inner = torch.zeros(height, width, dtype=torch.bool, device=values.device)
+    inner[edge : height - edge, edge : width - edge] = True
+    cells = unit(values.flatten(2), 1)  # [R, C, h * w]
+    border = unit(cells[:, :, ~inner.flatten()].mean(2), 1)
+    contrast = 1 - torch.einsum("rcx,rc->rx", cells, border)
+    low, high = contrast.amin(1, keepdim=True), contrast.amax(1, keepdim=True)
+    scaled = (contrast - low) / (high - low).clamp_min(1e-6)
+    # Squared: a prototype should be made of what differs clearly. A flat photo counts everywhere.
+    flat = (high - low < 1e-6).to(scaled.dtype)
+    return (scaled.square() + flat).unflatten(1, (height, width)).detach()
+
+
+def prototypes(maps: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each photo's prototype, level to `[R, D]`: the weighed mean of cells, of unit length.
+
+    Args:
+        maps: Projected, level to `[R, D, h, w]`.
+        weights: Level to `[R, h, w]`.
+    """
+    found: dict[str, Tensor] = {}
+    for level, values in maps.items():
+        share = weights[level] / weights[level].sum((1, 2), keepdim=True).clamp_min(1e-6)
+        found[level] = unit((values * share[:, None]).sum((2, 3)))
+    return found
+
+
+def grid_tokens(
+    maps: Mapping[str, Tensor], weights: Mapping[str, Tensor], side: int
+) -> dict[str, Tensor]:
+    """Return a grid of tokens over each photo's object, level to `[R, side * side, D]`.
+
+    Args:
+        maps: Projected, level to `[R, D, h, w]`.
+        weights: Level to `[R, h, w]`; the object's box holds all cells of at least half the
+            greatest share.
+        side: Tokens in a row.
+    """
+    found: dict[str, Tensor] = {}
+    for level, values in maps.items():
+        boxes = _boxes(weights[level]).to(values.dtype)
+        index = torch.arange(len(boxes), device=values.device, dtype=values.dtype)
+        rois = torch.cat((index[:, None], boxes), 1)
+        cells = roi_align(values, rois, (side, side), 1.0, 2, aligned=True)
+        found[level] = cells.flatten(2).transpose(1, 2)
+    return found
+
+
+def _boxes(weights: Tensor) -> Tensor:
+    """Return the box xyxy in cells of what counts at least half the greatest, `[R, 4]`."""
+    inside = weights >= 0.5 * weights.amax((1, 2), keepdim=True)
+    rows, columns = inside.any(2), inside.any(1)
+
+    def ends(line: Tensor) -> tuple[Tensor, Tensor]:
+        first = line.int().argmax(1)
+        return first, line.shape[1] - line.flip(1).int().argmax(1)
+
+    (top, bottom), (left, right) = ends(rows), ends(columns)
+    return torch.stack((left, top, right, bottom), 1)
+
+
+def project_photos(
+    projection: Projection, maps: Mapping[str, Tensor], mask: Tensor | None, side: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return prototypes `[R, D]` and tokens `[R, side * side, D]` of photos, by level."""
+    weights = foreground_weights(mask, maps)
+    projected = projection(maps)
+    return prototypes(projected, weights), grid_tokens(projected, weights, side)

@@ -1,0 +1,1 @@
+"""Reference photos and frames: reading, checking, sampling and batching them."""

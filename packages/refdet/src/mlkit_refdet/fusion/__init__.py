@@ -1,0 +1,1 @@
+"""The fusion in which query images and reference photos meet."""

@@ -1,0 +1,1 @@
+"""Losses: detection, contrast on fused maps, contrast of regions with prototypes."""

@@ -1,0 +1,1 @@
+"""Average precision, false alarms, ST-IoU of videos and the few-shot protocol."""

@@ -1,0 +1,1 @@
+"""Generated data: cut-outs pasted onto photos, and drone clips in the AeroEyes layout."""

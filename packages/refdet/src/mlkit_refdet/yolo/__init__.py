@@ -1,0 +1,1 @@
+"""YOLOv8's backbone and neck, as modules; `adapter` alone imports ultralytics (AGPL-3.0)."""
