@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from mlkit_core.errors import BuildError
 from mlkit_dvis.refiner import TemporalRefiner
+from mlkit_dvis.refiner.temporal import change
 
 CASES = [("f64", torch.float64, 1e-6), ("f32", torch.float32, 2e-4)]
 
@@ -107,8 +108,9 @@ def shuffled(refiner):
     return difference.abs().max().item()
 
 
-def test_the_published_refiner_does_not_see_the_order_of_frames():
-    assert shuffled(small()) < 1e-9
+@pytest.mark.parametrize("options", [{}, {"amplify_change": True}])
+def test_without_convolutions_or_encoding_the_order_of_frames_is_not_seen(options):
+    assert shuffled(small(**options)) < 1e-9
 
 
 @pytest.mark.parametrize("options", [{"use_local_attn": True}, {"time_encoding": "sine"}])
@@ -116,8 +118,47 @@ def test_convolutions_and_time_encoding_see_it(options):
     assert shuffled(small(**options)) > 1e-3
 
 
-def test_a_time_encoding_adds_no_parameter():
-    assert small().state_dict().keys() == small(time_encoding="sine").state_dict().keys()
+@pytest.mark.parametrize("options", [{"time_encoding": "sine"}, {"amplify_change": True}])
+def test_neither_encoding_nor_amplifying_adds_a_parameter(options):
+    assert small().state_dict().keys() == small(**options).state_dict().keys()
+
+
+def test_a_change_is_the_distance_from_the_mean_over_time_in_units_of_the_spread():
+    rows = torch.zeros(1, 4, 2, 1, dtype=torch.float64)
+    rows[0, :, 0, 0] = torch.tensor([5.001, 5.003, 5.001, 5.003])  # mean 5.002, spread 0.001
+    rows[0, :, 1, 0] = 7.0
+    got = change(rows, least=1e-12)
+    want = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
+    assert torch.allclose(got[0, :, 0, 0], want, rtol=0, atol=1e-5)
+    assert got[0, :, 1, 0].abs().max() == 0
+
+
+def turning(clips, generator):
+    """Return clips whose row turns one way or the other, a little around a constant, and ways."""
+    ways = torch.randint(0, 2, (clips,), generator=generator)
+    begin = torch.rand(clips, 1, generator=generator) * 6.28
+    angle = begin + torch.arange(8) * 6.28 / 6 * (2 * ways[:, None] - 1)
+    plane, constant = torch.randn(2, 16), torch.randn(16)
+    rows = constant + 0.03 * torch.stack([angle.cos(), angle.sin()], -1) @ plane  # [B, T, C]
+    return rows.transpose(1, 2)[..., None], ways
+
+
+@pytest.mark.parametrize(("amplified", "least", "most"), [(True, 0.95, 1.0), (False, 0.0, 0.7)])
+def test_a_small_turn_is_learned_where_changes_are_amplified(amplified, least, most):
+    refiner = small(use_local_attn=True, amplify_change=amplified).float().train()
+    optimizer = torch.optim.AdamW(refiner.parameters(), 3e-3)
+    torch.manual_seed(2)
+    rows, ways = turning(256, torch.Generator().manual_seed(3))
+    for step in range(60):
+        some = slice(32 * (step % 6), 32 * (step % 6) + 32)
+        decoded, activations = refiner.refine(rows[some], rows[some])
+        logits, _ = refiner.classify(decoded, activations)
+        optimizer.zero_grad()
+        functional.cross_entropy(logits[:, 0], ways[some]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        logits, _ = refiner.classify(*refiner.eval().refine(rows[192:], rows[192:]))
+    assert least <= (logits[:, 0].argmax(-1) == ways[192:]).float().mean() <= most
 
 
 def test_frame_weights_sum_to_one_and_make_the_class():

@@ -217,6 +217,11 @@ def test_a_row_with_two_labels_is_one_identity():
     assert (kept.switches, kept.missed) == (0, 0)
 
 
+def test_tracks_that_name_no_row_are_identities_of_their_own():
+    tracks = [found(A, A, B, B), found(B, B, A, A)]
+    assert identities(tracks, [true(A, A, A, A), true(B, B, B, B)]).switches == 2
+
+
 def test_switches_add_up_over_videos():
     one = ([found(A, None, row=1), found(None, A, row=2)], [true(A, A)])
     values = scored(one, one, ([], [true(A, A)]))

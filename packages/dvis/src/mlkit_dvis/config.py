@@ -251,6 +251,9 @@ class TemporalRefinerConfig(Config):
     time_encoding: Literal["none", "sine"] = Field(
         default="none", description="sine: attention over time sees the order of frames."
     )
+    amplify_change: bool = Field(
+        default=False, description="Rows are joined by what changes in them, at its own scale."
+    )
     noise_frames: int = Field(
         default=5, ge=1, description="Shorter tracks are dropped unless they reach the end."
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_VIDEOS, _FRAMES, _SIZE = 48, 16, (96, 160)
-_SPLIT = (40.0, 4.0, 4.0)
+_VIDEOS, _FRAMES, _SIZE = 72, 16, (96, 160)
+_SPLIT = (56.0, 8.0, 8.0)
 
 
 def run_file() -> str:
@@ -20,9 +20,13 @@ def run_file() -> str:
 
 def write_demo(folder: Path) -> Path:
     """Write a generated aquarium and its run file into `folder`; return the run file's path."""
-    from mlkit_dvis.synthetic import write_videos
+    from mlkit_dvis.synthetic import Difficulty, write_videos
 
-    write_videos(folder / "data", videos=_VIDEOS, frames=_FRAMES, size=_SIZE, seed=7, split=_SPLIT)
+    few = Difficulty(fewest=2, most=3, coming=0.3)
+    write_videos(
+        folder / "data",
+        videos=_VIDEOS, frames=_FRAMES, size=_SIZE, seed=7, split=_SPLIT, difficulty=few,
+    )  # fmt: skip
     text = files("mlkit_dvis").joinpath("run_files/demo.yaml").read_text(encoding="utf-8")
     path = folder / "run.yaml"
     path.write_text(text, encoding="utf-8")

@@ -107,6 +107,19 @@ def text_counts(text: str | bytes) -> npt.NDArray[np.int64] | None:
     return values
 
 
+def run_lengths(rle: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """Return a mask's run lengths, down its columns, unset pixels first.
+
+    Raises:
+        DataError: They are text that is cut short or stands for none.
+    """
+    given = rle["counts"]
+    counts = np.asarray(given, np.int64) if isinstance(given, list) else text_counts(given)
+    if counts is None:
+        raise DataError("the text is cut short or no run lengths")
+    return counts
+
+
 def to_rle(segmentation: object, size: tuple[int, int]) -> Rle | None:
     """Return COCO's compressed run lengths; None for no mask, or one without a pixel.
 
@@ -151,9 +164,7 @@ def decode(rle: Rle) -> npt.NDArray[np.uint8]:
 
     Unlike pycocotools' own, it writes no further than the runs go, and no warning.
     """
-    counts = text_counts(rle["counts"])
-    if counts is None:
-        raise DataError("the text is cut short or no run lengths")
+    counts = run_lengths(rle)
     height, width = rle["size"]
     values = (np.arange(len(counts)) % 2).astype(np.uint8)
     return np.repeat(values, counts).reshape(width, height).T

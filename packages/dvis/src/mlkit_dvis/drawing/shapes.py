@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pycocotools import mask as coco
 
+from mlkit_dvis.clips.masks import run_lengths
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -90,35 +92,12 @@ class _Runs:
         """Return the runs that are not empty; None where there is none."""
         if rle is None:
             return None
-        counts = rle["counts"]
-        lengths = np.asarray(counts, np.int64) if isinstance(counts, list) else run_lengths(counts)
-        edges = np.cumsum(lengths)
+        edges = np.cumsum(run_lengths(rle))
         starts, ends = edges[:-1:2], edges[1::2]
         some = ends > starts
         if not some.any():
             return None
         return cls(int(rle["size"][0]), starts[some], ends[some])
-
-
-def run_lengths(counts: str | bytes) -> npt.NDArray[np.int64]:
-    """Return the run lengths that COCO's text stands for, unset pixels first.
-
-    pycocotools' own decoder warns under numpy 2 and lays out whole frames. Each number comes in
-    groups of five bits, lowest first, from character 48 on; bit 5 says that more follow, the
-    highest bit of the last group is the sign; from the fourth number on they are differences to
-    the number two places before (cocoapi, `rleFrString`).
-    """
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    groups = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    last = (groups & 32) == 0
-    heads = np.flatnonzero(np.concatenate([[True], last[:-1]]))[: int(last.sum())]
-    sizes = np.diff(np.append(heads, len(groups)))
-    place = np.arange(len(groups)) - np.repeat(heads, sizes)
-    values = np.add.reduceat((groups & 31) << (5 * place), heads)
-    values -= np.where(groups[last] & 16, 1 << (5 * sizes), 0)
-    for first in (1, 2):
-        values[first::2] = np.cumsum(values[first::2])
-    return values
 
 
 def box_of(rle: Mapping[str, Any] | None) -> tuple[int, int, int, int] | None:

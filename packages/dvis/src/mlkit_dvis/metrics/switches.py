@@ -48,19 +48,19 @@ def identities(
     Source: Bernardin and Stiefelhagen, "CLEAR MOT metrics", 2008, section 2.1.
 
     Args:
-        found: Rows that give several results with different labels count once, by `row`.
+        found: Several results of one row, with one mask and different labels, count once.
         true: Annotated tracks.
         threshold: Of the overlap.
         score: Tracks below it are left out.
     """
     reported = sorted((t for t in found if t.score >= score), key=lambda track: track.score)
-    rows = {track.row: track for track in reported}
+    rows = list({_own(track): track for track in reported}.values())
     last: dict[int, int] = {}
     switches = missed = visible = 0
     frames = max((len(track.rles) for track in true), default=0)
     for t in range(frames):
         here = [(i, track.rles[t]) for i, track in enumerate(true) if track.rles[t] is not None]
-        ours = [(row, track.rles[t]) for row, track in rows.items() if track.rles[t] is not None]
+        ours = [(row, track.rles[t]) for row, track in enumerate(rows) if track.rles[t] is not None]
         visible += len(here)
         if not ours or not here:
             missed += len(here)
@@ -76,3 +76,8 @@ def identities(
             switches += last.get(instance, row) != row
             last[instance] = row
     return Identities(switches, missed, visible)
+
+
+def _own(track: InstanceTrack) -> tuple[object, ...]:
+    """Return what two results of one row share; masks too, for tracks that name no row."""
+    return track.row, *(None if rle is None else rle["counts"] for rle in track.rles)

@@ -40,6 +40,7 @@ class RefinerFusion(nn.Module):
         windows: Frames whose masks are made at once in evaluation.
         use_local_attn: Convolutions over time.
         time_encoding: Whether attention over time sees the frames' order.
+        amplify_change: Whether small changes of a row over time are made large.
         noise_frames: Shorter tracks are dropped, unless they reach the last frame.
         topk_tracks: Tracks that are kept at most.
         num_rows: Rows in all, filled up by linked queries; never more than the segmenter has.
@@ -61,6 +62,7 @@ class RefinerFusion(nn.Module):
         windows: int = 3,
         use_local_attn: bool = False,
         time_encoding: TimeEncoding = "none",
+        amplify_change: bool = False,
         noise_frames: int = 5,
         topk_tracks: int = 40,
         num_rows: int = 100,
@@ -88,6 +90,7 @@ class RefinerFusion(nn.Module):
             windows=windows,
             use_local_attn=use_local_attn,
             time_encoding=time_encoding,
+            amplify_change=amplify_change,
         )
         self.spec = FeatureSpec(lead=frames.lead, type=RefinedFeatures)
 

@@ -59,6 +59,8 @@ class TemporalRefiner(nn.Module):
         windows: Frames whose masks are made at once in eval mode; changes no result.
         use_local_attn: Two convolutions over time in each layer, over 7 frames.
         time_encoding: "sine" adds the frame's index to queries and keys of the attention over time.
+        amplify_change: Rows are joined by their `change`. Not in the publication: where an
+            embedding moves little around a large constant, no layer sees that it moves.
 
     Raises:
         BuildError: A number is out of range.
@@ -76,6 +78,7 @@ class TemporalRefiner(nn.Module):
         windows: int = 3,
         use_local_attn: bool = False,
         time_encoding: TimeEncoding = "none",
+        amplify_change: bool = False,
     ) -> None:
         super().__init__()
         if num_head < 1 or hidden_channel % num_head or min(decoder_layer_num, windows) < 1:
@@ -85,6 +88,7 @@ class TemporalRefiner(nn.Module):
             )
         dim, layers = hidden_channel, decoder_layer_num
         self.windows, self.time_encoding = windows, time_encoding
+        self.amplify_change = amplify_change
         self.transformer_obj_self_attention_layers = _stack(
             layers, lambda: SelfAttentionLayer(dim, num_head)
         )
@@ -181,6 +185,8 @@ class TemporalRefiner(nn.Module):
     ) -> list[Tensor]:
         """Return the rows after each layer, `[B, T, N, C]`; only the last one in eval mode."""
         x = instance_embeds.permute(0, 2, 3, 1)  # [B, T, N, C]
+        if self.amplify_change:
+            x = x + change(x)
         clips, frames, rows, dim = x.shape
         memory = frame_embeds.permute(3, 0, 2, 1).flatten(1, 2)  # [Q, B * T, C]
         place = self._time(first_frame, frames, x)
@@ -224,6 +230,20 @@ class TemporalRefiner(nn.Module):
         if torch.is_grad_enabled() or len(flat) <= _FFN_ROWS:
             return layer(x)
         return torch.cat([layer(part) for part in flat.split(_FFN_ROWS)]).view_as(x)
+
+
+def change(rows: Tensor, least: float = 1e-5) -> Tensor:
+    """Return each row's distance from its mean over time, in units of its spread, `[B, T, N, C]`.
+
+    Source: Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016, eq. 4, over time instead
+    of place and without parameters.
+
+    Args:
+        rows: `[B, T, N, C]`.
+        least: Added to the variance, so that rows that never move stay at zero.
+    """
+    variance, mean = torch.var_mean(rows, 1, correction=0, keepdim=True)
+    return (rows - mean) * (variance + least).rsqrt()
 
 
 def _short_convolution(dim: int) -> nn.Sequential:

@@ -2,5 +2,6 @@
 
 from mlkit_dvis.synthetic.dataset import write_videos
 from mlkit_dvis.synthetic.motion import write_motion_set
+from mlkit_dvis.synthetic.scene import Difficulty
 
-__all__ = ["write_motion_set", "write_videos"]
+__all__ = ["Difficulty", "write_motion_set", "write_videos"]
