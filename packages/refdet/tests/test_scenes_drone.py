@@ -222,3 +222,8 @@ def test_product_clips_show_others_only_of_products_that_no_clip_is_of(tmp_path)
     assert [one.category for one in index.classes] == ["bag", "bag", "can"]
     with pytest.raises(InputError, match="known classes"):
         write_product_clips(tmp_path / "no", cutouts, [back], classes=["cup"], **options)
+
+
+def test_a_set_that_goes_on_shares_no_individual(tmp_path):
+    write_drone_set(tmp_path, **{**OPTIONS, "videos": 1}, seed=3, first=8)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["Crate_1"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _FRAMES, _SIZE, _OBJECT_PX = 32, (128, 160), (16.0, 48.0)
 _SEEN, _UNSEEN = 48, 8
-_FILM = "data/unseen/samples/Crate_0"
+_FILM = "data/unseen/samples/Crate_6"
 
 
 def run_file() -> str:
@@ -23,13 +23,14 @@ def write_demo(folder: Path) -> Path:
     """Write generated drone clips and their run file into `folder`; return the run file's path."""
     from mlkit_refdet.scenes.drone import write_drone_set
 
-    for name, videos, seed in (("train", _SEEN, 7), ("unseen", _UNSEEN, 1007)):
+    for name, videos, first in (("train", _SEEN, 0), ("unseen", _UNSEEN, _SEEN)):
         write_drone_set(
             folder / "data" / name,
             videos=videos,
             frames=_FRAMES,
             size=_SIZE,
-            seed=seed,
+            seed=7,
+            first=first,
             object_px=_OBJECT_PX,
         )
     text = files("mlkit_refdet").joinpath("run_files/demo.yaml").read_text(encoding="utf-8")

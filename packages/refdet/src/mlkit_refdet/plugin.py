@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlkit_core import CommandSpec, ComponentSpec, hookimpl
+from mlkit_core import CommandSpec, ComponentSpec, ExampleSpec, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,7 +199,26 @@ _COMPONENTS: tuple[ComponentSpec, ...] = (
     ),
 )
 
-_COMMANDS: tuple[CommandSpec, ...] = ()
+_COMMANDS: tuple[CommandSpec, ...] = (
+    CommandSpec(
+        group="refdet",
+        name="find",
+        target="mlkit_refdet.verbs.find:find",
+        summary="Find the objects of photos in a video: intervals, boxes, an overlay.",
+    ),
+    CommandSpec(
+        group="refdet",
+        name="enroll",
+        target="mlkit_refdet.verbs.enroll:enroll",
+        summary="Encode photos of objects once, into a file.",
+    ),
+    CommandSpec(
+        group="refdet",
+        name="import",
+        target="mlkit_refdet.verbs.imports:import_labels",
+        summary="Make references and images to search of COCO or YOLO labels.",
+    ),
+)
 
 
 @hookimpl
@@ -212,3 +231,14 @@ def mlkit_components() -> Iterator[ComponentSpec]:
 def mlkit_commands() -> Iterator[CommandSpec]:
     """Yield refdet's verbs."""
     yield from _COMMANDS
+
+
+@hookimpl
+def mlkit_examples() -> Iterator[ExampleSpec]:
+    """Yield the run file of `mlkit init refdet` and the body of `mlkit demo refdet`."""
+    yield ExampleSpec(
+        name="refdet",
+        text="mlkit_refdet.demo:run_file",
+        summary="Find the object of three photos in drone video.",
+        demo="mlkit_refdet.demo:write_demo",
+    )

@@ -86,11 +86,18 @@ def export(
     from mlkit_core.run import load_run
 
     exported = export_onnx(load_run(run), out, checkpoint)
+    every = [exported, *exported.encoders.values()]
     if as_json:
-        emit_json({"path": exported.path, "max_difference": exported.max_difference})
+        encoders = {
+            role: {"path": one.path, "max_difference": one.max_difference}
+            for role, one in exported.encoders.items()
+        }
+        told = {"path": exported.path, "max_difference": exported.max_difference}
+        emit_json(told | ({"encoders": encoders} if encoders else {}))
         return
-    emit(str(exported.path))
-    note(f"largest difference to the original: {exported.max_difference:.2e}")
+    for one in every:
+        emit(str(one.path))
+        note(f"largest difference to the original: {one.max_difference:.2e}")
 
 
 def report(run: Run, as_json: Json = False) -> None:

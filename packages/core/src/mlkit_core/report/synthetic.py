@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def synthetic_batch(
-    model: Model, needs: Mapping[Role, Needs], *, rows: int = 2, size: int = 32
+    model: Model, needs: Mapping[Role, Needs], *, rows: int = 2, size: int | Mapping[Role, int] = 32
 ) -> Batch:
     """Return a batch without target: noise that covers the range of each input that is read.
 
@@ -27,19 +27,26 @@ def synthetic_batch(
         model: Knows what the data supplies.
         needs: Input to what its encoders ask of it, as `input_needs` gives.
         rows: Of the batch. Roles with a lead get `rows` along its first dimension, 2 along others.
-        size: Height and width in pixels, raised to the next legal size.
+        size: Height and width in pixels, raised to the next legal size; for each input or by name.
+            A free size of what is no image is one more than `rows`.
     """
     inputs: dict[Role, Tensor] = {}
     for role, need in needs.items():
-        supplied, legal = model.roles[role], ceil(size / need.size_multiple) * need.size_multiple
-        if need.sizes is not None:
-            legal = min((s for s in need.sizes if s >= size), default=max(need.sizes))
+        supplied, legal = model.roles[role], rows + 1
+        if len(supplied.shape) == 3:
+            legal = _side(size if isinstance(size, int) else size[role], need)
         lead = (rows, *[2] * (len(supplied.lead) - 1))
         shape = (*lead, *(legal if n is None else n for n in supplied.shape))
         order = torch.randperm(prod(shape), generator=torch.Generator().manual_seed(rows))
         values = torch.linspace(*(supplied.value_range or (0.0, 1.0)), prod(shape))
         inputs[role] = values[order].reshape(shape)
     return Batch(inputs=inputs, meta=tuple(SampleMeta(key=f"synthetic-{n}") for n in range(rows)))
+
+
+def _side(size: int, need: Needs) -> int:
+    if need.sizes is not None:
+        return min((s for s in need.sizes if s >= size), default=max(need.sizes))
+    return ceil(size / need.size_multiple) * need.size_multiple
 
 
 def named_tensors(value: object) -> dict[str, Tensor]:

@@ -19,13 +19,15 @@ class YoloConfig(Config):
         "the neck alone.",
     )
     folded: bool = Field(
-        default=False, description="Whether the weights' file has BatchNorm folded in."
+        default=False,
+        description="Whether BatchNorm is folded into convolutions; weights that have it apart are "
+        "folded, those that have it folded need this.",
     )
     dim: int = Field(default=256, ge=8, description="Width of the shared embedding.")
     calibration: RunPath | None = Field(
         default=None,
         description="Folder of photos that channels are scaled by when weights are loaded; null: "
-        "generated pictures.",
+        "pictures that come with scikit-image. Photos of one's own kind are better.",
     )
 
 

@@ -11,7 +11,8 @@ from mlkit_core.types import Example, Features
 from mlkit_refdet.encoders.foreground import project_photos
 from mlkit_refdet.encoders.projection import Projection
 from mlkit_refdet.features import EmbedSpec, QueryFeatures, SupportFeatures
-from mlkit_refdet.yolo.trunk import Taps, YoloTrunk, calibration_images
+from mlkit_refdet.yolo.checkpoint import read_yolo_state
+from mlkit_refdet.yolo.trunk import Taps, YoloTrunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +27,10 @@ class YoloQuery(nn.Module):
     Args:
         variant: Of YOLOv8.
         taps: "identity" or "pan".
-        folded: Whether the weights' file has BatchNorm folded in.
+        folded: Whether BatchNorm is folded into convolutions.
         dim: Width of the embeddings.
-        calibration: Folder of photos that channels are scaled by; None: generated pictures.
+        calibration: Folder of photos that channels are scaled by; None: pictures that come with
+            scikit-image.
     """
 
     input_shape = (3, None, None)
@@ -61,10 +63,13 @@ class YoloQuery(nn.Module):
         """Return the query's features of what the trunk gave."""
         return QueryFeatures(maps=features.maps, embed=self.projection(features.maps))
 
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights of a file: plain tensors, or an ultralytics checkpoint."""
+        return read_yolo_state(path)
+
     def load_pretrained(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load a YOLOv8's weights and find the channels' scale."""
-        self.trunk.load(state_dict)
-        self.trunk.calibrate(calibration_images(self.calibration))
+        self.trunk.load_calibrated(state_dict, self.calibration)
 
 
 class YoloReference(nn.Module):
@@ -73,9 +78,10 @@ class YoloReference(nn.Module):
     Args:
         variant: Of YOLOv8.
         taps: "identity" or "pan".
-        folded: Whether the weights' file has BatchNorm folded in.
+        folded: Whether BatchNorm is folded into convolutions.
         dim: Width of prototypes and tokens.
-        calibration: Folder of photos that channels are scaled by; None: generated pictures.
+        calibration: Folder of photos that channels are scaled by; None: pictures that come with
+            scikit-image.
         tokens: A photo gives this squared.
     """
 
@@ -126,10 +132,13 @@ class YoloReference(nn.Module):
             level_tokens=tokens,
         )
 
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights of a file: plain tensors, or an ultralytics checkpoint."""
+        return read_yolo_state(path)
+
     def load_pretrained(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load a YOLOv8's weights and find the channels' scale."""
-        self.trunk.load(state_dict)
-        self.trunk.calibrate(calibration_images(self.calibration))
+        self.trunk.load_calibrated(state_dict, self.calibration)
 
 
 def query_example(folder: Path) -> Example:

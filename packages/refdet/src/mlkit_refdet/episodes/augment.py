@@ -81,18 +81,16 @@ def augment_frame(
         pixels, boxes = turned(pixels, boxes, 4)
     side = pixels.shape[-1]
     image = tv_tensors.Image(pixels)
-    framed = tv_tensors.BoundingBoxes(
-        boxes.reshape(-1, 4),  # pyright: ignore[reportArgumentType]  # a tensor is Any there
-        format="XYXY",
-        canvas_size=(side, side),
-        clamping_mode=None,
+    framed = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]  # its stubs are older
+        boxes.reshape(-1, 4), format="XYXY", canvas_size=(side, side), clamping_mode=None
     )
     image, framed = _frame_changes(strength, pad)(image, framed)
+    changed = v2.RandomErasing(strength.erase, (0.02, 0.08))(image.as_subclass(Tensor))
     if _happens(strength.planckian):
-        image = lit_by(image.as_subclass(Tensor), float(torch.empty(()).uniform_(3500, 12000)))
+        changed = lit_by(changed, float(torch.empty(()).uniform_(3500, 12000)))
     moved = framed.as_subclass(Tensor)
     clipped = moved.clamp(0, side)
-    return image.as_subclass(Tensor), clipped, visible(moved, clipped)
+    return changed, clipped, visible(moved, clipped)
 
 
 def visible(boxes: Tensor, clipped: Tensor) -> Tensor:
@@ -166,7 +164,11 @@ def _happens(share: float) -> bool:
 @lru_cache(maxsize=8)
 def _frame_changes(strength: Strength, pad: tuple[int, int, int]) -> v2.Transform:
     affine = v2.RandomAffine(
-        5, (0.1, 0.1), (0.8, 1.2), interpolation=InterpolationMode.BILINEAR, fill=list(pad)
+        [-5.0, 5.0],
+        (0.1, 0.1),
+        (0.8, 1.2),
+        interpolation=InterpolationMode.BILINEAR,
+        fill=list(pad),
     )
     return v2.Compose(
         [
@@ -175,7 +177,6 @@ def _frame_changes(strength: Strength, pad: tuple[int, int, int]) -> v2.Transfor
             v2.RandomApply([v2.ColorJitter(0.3, 0.3)], strength.light),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.5))], strength.blur),
             v2.RandomApply([v2.GaussianNoise(sigma=0.03)], strength.noise),
-            v2.RandomErasing(strength.erase, (0.02, 0.08)),
         ]
     )
 
@@ -191,7 +192,11 @@ def _photo_changes(side: int, pad: tuple[int, int, int], *, strong: bool) -> v2.
     if strong:
         fill = {tv_tensors.Image: list(pad), tv_tensors.Mask: 0}
         affine = v2.RandomAffine(
-            15, (0.1, 0.1), (0.8, 1.2), interpolation=InterpolationMode.BILINEAR, fill=fill
+            [-15.0, 15.0],
+            (0.1, 0.1),
+            (0.8, 1.2),
+            interpolation=InterpolationMode.BILINEAR,
+            fill=fill,
         )
         changes += [v2.RandomApply([affine], 0.3)]
         changes += [v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.5))], 0.1)]

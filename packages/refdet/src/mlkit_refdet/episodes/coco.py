@@ -45,7 +45,7 @@ def read_coco(
     """
     file, problems = root / (annotations or ANNOTATIONS), Problems()
     content = read_json(file)
-    names = _unique(file, content, "categories", "name", problems)
+    names = unique_names(file, content, "categories", "name", problems)
     classes = _read_classes(root / references, set(names.values()), problems)
     known = {one.name for one in classes}
     rest = sorted(set(names.values()) - known)
@@ -78,7 +78,7 @@ def read_json(file: Path) -> dict[str, list[_Row]]:
     return {key: value[key] for key in _LISTS}
 
 
-def _unique(
+def unique_names(
     file: Path, content: dict[str, list[_Row]], kind: str, field: str, problems: Problems
 ) -> dict[Any, str]:
     """Return id to name, or note what has none or one that another has."""
@@ -121,7 +121,7 @@ class _Listed:
         self, file: Path, folder: Path, content: dict[str, list[_Row]], problems: Problems
     ) -> None:
         self._file, self._folder, self._rows = file, folder, content["annotations"]
-        names = _unique(file, content, "images", "file_name", problems)
+        names = unique_names(file, content, "images", "file_name", problems)
         self._numbers = {key: number for number, key in enumerate(names)}
         self._files: dict[int, Path] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -130,7 +130,7 @@ class _Listed:
             with problems.noted():
                 path = self._path(names[key])
                 self._files[number] = path
-                self._sizes[number] = _stated_size(stated[key]) or image_size(path)
+                self._sizes[number] = stated_size(stated[key]) or image_size(path)
                 if not path.is_file():
                     raise DataError(f"{path}: no such file")
 
@@ -156,7 +156,7 @@ class _Listed:
             else:
                 try:
                     size = self._sizes.get(number)
-                    boxes[number].append(ObjectBox(name, _xyxy(row.get("bbox"), size)))
+                    boxes[number].append(ObjectBox(name, corners(row.get("bbox"), size)))
                 except ValueError as err:
                     problems.add(where, str(err))
         return Footage(
@@ -172,14 +172,19 @@ class _Listed:
         )
 
 
-def _stated_size(row: _Row) -> tuple[int, int] | None:
+def stated_size(row: _Row) -> tuple[int, int] | None:
+    """Return an image's height and width as its row says, None where it does not."""
     sides = row.get("height"), row.get("width")
     whole = all(isinstance(side, int) and side > 0 for side in sides)
     return sides if whole else None  # pyright: ignore[reportReturnType]  # checked
 
 
-def _xyxy(bbox: object, size: tuple[int, int] | None) -> tuple[float, float, float, float]:
-    """Return COCO's x, y, width, height as corners within the image."""
+def corners(bbox: object, size: tuple[int, int] | None) -> tuple[float, float, float, float]:
+    """Return COCO's x, y, width, height as corners, clipped to the image.
+
+    Raises:
+        ValueError: They are no box, or lie outside.
+    """
     values = bbox if isinstance(bbox, list) else []
     if len(values) != 4 or not all(is_number(value) for value in values):
         raise ValueError(f"bbox: expected four numbers, got {bbox!r}")

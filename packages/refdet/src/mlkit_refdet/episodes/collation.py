@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mlkit_core.types import Batch
+from mlkit_core.types import Batch, SampleMeta
 from mlkit_refdet.episodes.support import padded
 from mlkit_refdet.targets import ReferenceTarget, TripletOnlyTarget, TripletTarget
 
@@ -123,15 +123,9 @@ class Collation:
         classes = [item for sample in samples for item in sample.classes]
         found = [self._query([Row(item, 0, ()) for item in frames])] if frames else []
         if classes:
-            meta = replace(self._empty_meta(), key=self._names[classes[0].label])
-            found.append(replace(self._support(classes), meta=(meta,) * len(classes)))
+            meta = tuple(SampleMeta(key=self._names[item.label]) for item in classes)
+            found.append(replace(self._support(classes), meta=meta))
         return found
-
-    @staticmethod
-    def _empty_meta():  # noqa: ANN205
-        from mlkit_core.types import SampleMeta
-
-        return SampleMeta(key="")
 
     def _support(self, items: Sequence[ClassItem]) -> Batch:
         pixels, masks, valid, keys = padded(items)
@@ -176,7 +170,7 @@ class Collation:
             keys={**query.keys, **base.keys},
         )
 
-    def _named(self, query: Batch, table: Table) -> tuple:
+    def _named(self, query: Batch, table: Table) -> tuple[SampleMeta, ...]:
         """Return the rows' meta with the names of the support's classes, in its order."""
         if len(table.items) > _NAMED:
             return query.meta

@@ -18,10 +18,11 @@ from mlkit_refdet.episodes.splits import SPLITS, DataSets
 from mlkit_refdet.targets import ReferenceTarget, TripletOnlyTarget, TripletTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlkit_core.types import Role, Target
+    from mlkit_refdet.episodes.index import Place
     from mlkit_refdet.episodes.samples import EpisodeSample
     from mlkit_refdet.episodes.splits import Split
 
@@ -57,7 +58,13 @@ class ReferenceFrames:
         self._sets = DataSets(self.options)
         self._loader = EpisodeLoader(self.options, self._sets)
         self._keyed: frozenset[str] = frozenset()
+        self._by_label = True  # what a frame is asked for is not known to be read
         self._told = False
+
+    @property
+    def loader(self) -> EpisodeLoader:
+        """What loads frames and photos, bound to the model's sizes."""
+        return self._loader
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,6 +86,7 @@ class ReferenceFrames:
             message = "data.bank: without an encoder of `asked` every class would be searched for"
             raise BuildError(message, hint=hint)
         self._loader.bind(needs)
+        self._by_label = self.options.bank or "asked" not in needs
         self._keyed = frozenset(role for role, need in needs.items() if need.keys)
 
     def units(self, split: str, seed: int) -> Sequence[Sequence[Draw]]:
@@ -91,41 +99,43 @@ class ReferenceFrames:
             return self._cached()
         chosen = self._sets.split(split)
         if split == "train":
-            self._tell(chosen)
-            return EpisodeSampler(chosen, self.options).units(seed)
+            if self.options.copy_paste:
+                self._loader.support.check_cut_outs(chosen)
+            units = EpisodeSampler(chosen, self.options).units(seed)
+            self._tell(chosen, {place for (draw,) in units for place in draw.places})
+            return units
         if self.options.eval_episodes:
             return episodes(chosen, split, self.options)
         return every_frame(chosen, split, self.options)
 
     def _cached(self) -> list[list[Draw]]:
-        """Return every frame and every photo in every view of all splits, one for each unit."""
-        units: list[list[Draw]] = []
-        for name in SPLITS:
-            if not self._sets.has(name):
-                continue
+        """Return every frame that may be shown, and every photo in every view, each once."""
+        units: dict[object, list[Draw]] = {}
+        for name in (split for split in SPLITS if self._sets.has(split)):
             split = self._sets.split(name)
-            if "query" in self._keyed:
-                units += [[FrameDraw(0, 0, name, place)] for place in split.every]
-            if "support" in self._keyed:
-                units += [
-                    [PhotoDraw(0, 0, name, label, shot)]
-                    for label in split.labels
-                    for shot in range(len(self._loader.support.shots(split.photos(label))))
-                ]
-        return units
+            for place in split.usable if name == "train" else split.every:
+                if "query" in self._keyed:
+                    footage = split.footage(place)
+                    key = (footage.files.get(place.frame, footage.path), place.frame)
+                    units.setdefault(key, [FrameDraw(0, 0, name, place)])
+            for label in split.labels if "support" in self._keyed else ():
+                for shot, key in enumerate(self._loader.support.shots(split.photos(label))):
+                    units.setdefault(key, [PhotoDraw(0, 0, name, label, shot)])
+        return [*units.values()]
 
-    def _tell(self, split: Split) -> None:
-        """Say once how many frames are trained on, and how many cannot be."""
+    def _tell(self, split: Split, shown: Collection[Place]) -> None:
+        """Say once how many frames an epoch shows, and how many none ever will."""
         if self._told:
             return
         self._told = True
-        shown, clear = len(split.labelled), len(split.clear)
-        unused = len(split.every) - shown - clear
+        objects = {*split.labelled}
         LOG.info(
-            "frames: %d with objects and %d without; %d unused (%d beside labelled ones)",
-            shown,
-            clear,
-            unused,
+            "training frames: an epoch shows %d of %d with objects and %d of %d without; "
+            "%d beside labelled ones are never shown",
+            len(objects & {*shown}),
+            len(objects),
+            len({*shown} - objects),
+            len({*split.usable} - objects),
             split.guarded,
         )
 
@@ -148,7 +158,7 @@ class ReferenceFrames:
             self._sets.category_ids,
             joint=options.joint,
             with_detection=options.triplet_detection,
-            by_label=options.bank,
+            by_label=self._by_label,
             with_keys=self._keyed,
         )
 

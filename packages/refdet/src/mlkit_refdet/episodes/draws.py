@@ -19,13 +19,18 @@ class Triplet:
         anchor: Label.
         positive: Shows it.
         negative: Empty, or shows an object of another category.
-        is_background: Which of both.
+        other: Label of what the negative shows; None: it is empty.
     """
 
     anchor: int
     positive: Place
     negative: Place
-    is_background: bool
+    other: int | None = None
+
+    @property
+    def is_background(self) -> bool:
+        """Whether the negative is an empty frame."""
+        return self.other is None
 
 
 @dataclass(frozen=True)

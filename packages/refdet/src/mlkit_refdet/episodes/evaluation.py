@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from mlkit_core.errors import DataError
 from mlkit_refdet.episodes.decks import Deck
 from mlkit_refdet.episodes.draws import FrameDraw
+from mlkit_refdet.episodes.index import Place
 from mlkit_refdet.episodes.triplets import Negatives
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlkit_refdet.episodes.config import ReferenceFramesConfig
-    from mlkit_refdet.episodes.index import Place
     from mlkit_refdet.episodes.splits import Split
 
 
@@ -27,10 +27,10 @@ def every_frame(split: Split, name: str, options: ReferenceFramesConfig) -> list
     """
     units: list[list[FrameDraw]] = []
     number = 0
-    for place_of in split.frames:
+    for place_of, frames in split.frames.items():
         footage = split.index.footage[place_of]
         draws: list[FrameDraw] = []
-        for place in (p for p in split.every if p.footage == place_of):
+        for place in (Place(place_of, frame) for frame in frames):
             key = footage.name if footage.classes else f"{footage.name}/{place.frame}"
             asked = asked_of(split, place, options.eval_asked, key)
             draws.append(FrameDraw(number, 0, name, place, asked))

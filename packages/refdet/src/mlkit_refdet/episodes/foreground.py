@@ -176,7 +176,7 @@ def cut_out(photo: Photo, longest: int) -> CutOut:
     picture, shadow = Image.fromarray(rgb[window]), Image.fromarray(shares)
     picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
     shadow = shadow.resize(picture.size, Image.Resampling.BILINEAR)
-    return CutOut(np.asarray(picture), np.asarray(shadow, np.float32) / 255)
+    return CutOut(np.asarray(picture), np.asarray(shadow, np.float32) / np.float32(255))
 
 
 def has_cut_out(photo: Photo) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from mlkit_refdet.episodes.frames import FrameReader
 from mlkit_refdet.episodes.keys import FileKeys
 from mlkit_refdet.episodes.paste import paste
 from mlkit_refdet.episodes.recent import Recent
-from mlkit_refdet.episodes.samples import EpisodeSample, FrameItem, TripletItem
+from mlkit_refdet.episodes.samples import ClassItem, EpisodeSample, FrameItem, TripletItem
 from mlkit_refdet.episodes.support import SupportLoader
 
 if TYPE_CHECKING:
@@ -27,13 +28,29 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mlkit_core.types import Draw, Role
+    from mlkit_core.types import Draw, Letterbox, Role
     from mlkit_refdet.episodes.config import ReferenceFramesConfig
     from mlkit_refdet.episodes.index import Footage, Place
     from mlkit_refdet.episodes.splits import DataSets, Split
 
 _OPEN = 16  # videos that are kept open at a time
+_TRIES = 5  # changes of a triplet's frame before it is left as it is, with its object
 _MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What may be done to a frame of training.
+
+    Args:
+        seed: All the randomness.
+        ways: Labels one of which may be put onto it.
+        keep: Label of which an object must stay visible; None: none.
+    """
+
+    seed: int
+    ways: Sequence[int] = ()
+    keep: int | None = None
 
 
 class EpisodeLoader:
@@ -80,7 +97,7 @@ class EpisodeLoader:
 
     def _frame(self, draw: FrameDraw) -> EpisodeSample:
         split = self._sets.split(draw.split)
-        item = self.item(split, draw.split, draw.place, extra={"episode": draw.episode})
+        item = self.item(split, draw.split, draw.place, episode=draw.episode)
         seed = None if draw.episode is None else draw.seed
         classes = tuple(self.support.photos(split, label, seed) for label in draw.asked)
         asked = (draw.asked,) if draw.asked else ()
@@ -90,13 +107,7 @@ class EpisodeLoader:
         split, generator = self._sets.split("train"), random.Random(draw.seed)
         seeds = [generator.getrandbits(62) for _ in draw.places]
         asked = tuple(tuple(generator.sample(draw.ways, len(draw.ways))) for _ in draw.places)
-        order = sorted(range(len(seeds)), key=lambda place: draw.places[place])  # decoded in order
-        found: dict[int, FrameItem] = {}
-        empty = range(len(draw.frames), len(draw.frames) + len(draw.backgrounds))
-        for place in order:
-            ways = draw.ways if place in empty else ()
-            found[place] = self.item(split, "train", draw.places[place], seeds[place], ways)
-        items = [found[place] for place in range(len(seeds))]
+        items = self._items(split, draw, seeds)
         count = len(draw.frames) + len(draw.backgrounds)
         pairs = zip(items[count::2], items[count + 1 :: 2], strict=True)
         return EpisodeSample(
@@ -111,10 +122,21 @@ class EpisodeLoader:
             ),
             asked=asked,
             bank=self._bank(split, draw),
-            in_training=True,
         )
 
-    def _bank(self, split: Split, draw: EpisodeDraw) -> tuple:
+    def _items(self, split: Split, draw: EpisodeDraw, seeds: Sequence[int]) -> list[FrameItem]:
+        """Return an episode's frames, read in the order in which they lie in their videos."""
+        objects = [label for one in draw.triplets for label in (one.anchor, one.other)]
+        keep = [*[None] * (len(draw.frames) + len(draw.backgrounds)), *objects]
+        empty = range(len(draw.frames), len(draw.frames) + len(draw.backgrounds))
+        found: dict[int, FrameItem] = {}
+        for place in sorted(range(len(seeds)), key=lambda place: draw.places[place]):
+            ways = draw.ways if place in empty else ()
+            change = _Change(seeds[place], ways, keep[place])
+            found[place] = self.item(split, "train", draw.places[place], change)
+        return [found[place] for place in range(len(seeds))]
+
+    def _bank(self, split: Split, draw: EpisodeDraw) -> tuple[ClassItem, ...]:
         if draw.bank_seed is None:
             return ()
         rest = [label for label in split.places if label not in (*draw.ways, *draw.others)]
@@ -130,9 +152,8 @@ class EpisodeLoader:
         split: Split,
         name: str,
         place: Place,
-        seed: int | None = None,
-        ways: Sequence[int] = (),
-        extra: Mapping[str, int | None] | None = None,
+        change: _Change | None = None,
+        episode: int | None = None,
     ) -> FrameItem:
         """Return one frame.
 
@@ -140,16 +161,15 @@ class EpisodeLoader:
             split: Whose frame it is.
             name: Of the split.
             place: The frame.
-            seed: Of training: what may be changed at random is; None: nothing is.
-            ways: Labels one of which may be put onto it.
-            extra: Further values of its meta; None is left out.
+            change: Of training: what may be done at random; None: nothing.
+            episode: Number of the evaluated episode, for its meta.
         """
         footage, frame = split.footage(place), place.frame
         size = footage.size_of(frame)
         box = letterbox.fit(size, self.side)
         objects = split.objects(place)
         item = FrameItem(
-            meta=_meta(footage, frame, box, {**(extra or {}), "split": name}),
+            meta=_meta(footage, frame, box, {"split": name, "episode": episode}),
             boxes_xyxy=letterbox.boxes_to_square(_boxes(objects), box),
             labels=torch.tensor([label for label, _ in objects], dtype=torch.long),
             is_clear=bool(objects) or place in split.clear or not footage.is_video,
@@ -164,32 +184,27 @@ class EpisodeLoader:
             where = footage.files.get(frame, footage.path)
             raise DataError(f"{where}: frame {frame}: expected {size[1]} x {size[0]}, got {got}")
         pixels = letterbox.to_square(shown, box, self.side, self.pad)
-        return self._changed(item, pixels, split, seed, ways)
+        if change is None:
+            return replace(item, pixels=pixels)
+        with seeded(change.seed):
+            return self._changed(replace(item, pixels=pixels), pixels, split, change)
 
-    def _changed(
-        self,
-        item: FrameItem,
-        pixels: Tensor,
-        split: Split,
-        seed: int | None,
-        ways: Sequence[int],
-    ) -> FrameItem:
+    def _changed(self, item: FrameItem, pixels: Tensor, split: Split, change: _Change) -> FrameItem:
+        """Return a frame with an object on it, or changed, as the options say, at random."""
         options, boxes, labels = self._options, item.boxes_xyxy, item.labels
-        if seed is not None:
-            with seeded(seed):
-                if ways and options.copy_paste and torch.rand(()) < options.copy_paste:
-                    label, cut = self.support.cut_out(split, ways)
-                    pixels, own = paste(pixels, cut, options.paste_px, hflip=options.hflip)
-                    boxes, labels = torch.cat([boxes, own[None]]), torch.cat([labels, label])
-                if options.query_augment:
-                    strength = STAGES[options.stage]
-                    pixels, boxes, left = augment_frame(
-                        pixels, boxes, strength, self.pad, hflip=options.hflip
-                    )
-                    boxes, labels = boxes[left], labels[left]
-        return FrameItem(
-            item.meta, boxes, labels, item.is_clear, item.annotated_for, pixels, item.key
-        )
+        if change.ways and options.copy_paste and torch.rand(()) < options.copy_paste:
+            label, cut = self.support.cut_out(split, change.ways)
+            pixels, own = paste(pixels, cut, options.paste_px, hflip=options.hflip)
+            boxes, labels = torch.cat([boxes, own[None]]), torch.cat([labels, label])
+        plain = replace(item, pixels=pixels, boxes_xyxy=boxes, labels=labels)
+        for _ in range(_TRIES if options.query_augment else 0):
+            changed, moved, left = augment_frame(
+                pixels, boxes, STAGES[options.stage], self.pad, hflip=options.hflip
+            )
+            if change.keep is None or bool((labels[left] == change.keep).any()):
+                seen = {"boxes_xyxy": moved[left], "labels": labels[left]}
+                return replace(item, pixels=changed, **seen)
+        return plain
 
     def _reader(self, name: str, number: int, footage: Footage) -> FrameReader:
         """Return a footage's reader; of videos only those used last stay open."""
@@ -206,7 +221,7 @@ def _boxes(objects: Sequence[tuple[int, tuple[float, float, float, float]]]) -> 
 
 
 def _meta(
-    footage: Footage, frame: int, box: letterbox.Letterbox, extra: Mapping[str, int | str | None]
+    footage: Footage, frame: int, box: Letterbox, extra: Mapping[str, int | str | None]
 ) -> SampleMeta:
     path = footage.files.get(frame, footage.path)
     name = f"{frame:06d}" if footage.is_video else path.name

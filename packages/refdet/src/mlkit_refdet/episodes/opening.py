@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from mlkit_refdet.episodes.images import is_image, list_images, read_rgb
 from mlkit_refdet.episodes.photos import read_photos
 from mlkit_refdet.episodes.problems import Problems
 from mlkit_refdet.episodes.support import padded
-from mlkit_refdet.episodes.video import frame_times, rgb_frames
+from mlkit_refdet.episodes.video import rgb_frames, video_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,24 +117,34 @@ def _known(support: Path, loader: EpisodeLoader) -> tuple[list[str], Batch]:
 
 def _frames(query: Path | str, names: list[str]) -> Iterator[tuple[Pixels, SampleMeta]]:
     said = {"references": json.dumps(names, ensure_ascii=False)}
-    path = Path(query)
-    if path.is_dir():
+    path, address = Path(query), stream_address(query)
+    if address is None and path.is_dir():
         files = list_images(path)
         if not files:
             raise DataError(f"{path}: holds no images")
         for number, file in enumerate(files):
-            extra = {"video_id": path.name, "frame": number, **said}
-            yield read_rgb(file), SampleMeta(key=file.stem, path=str(file), extra=extra)
+            name = path.resolve().name
+            extra = {"video_id": name, "frame": number, **said}
+            yield read_rgb(file), SampleMeta(key=f"{name}/{file.name}", path=str(file), extra=extra)
         return
-    if path.is_file() and is_image(path):
+    if address is None and path.is_file() and is_image(path):
         extra = {"video_id": path.stem, "frame": 0, **said}
-        yield read_rgb(path), SampleMeta(key=path.stem, path=str(path), extra=extra)
+        yield read_rgb(path), SampleMeta(key=path.name, path=str(path), extra=extra)
         return
-    is_stream = "://" in str(query) or str(query).startswith("/dev/")
-    if not is_stream and not path.is_file():
+    if address is None and not path.is_file():
         raise DataError(f"{query}: no such file or folder")
-    fps = None if is_stream else frame_times(path).fps
-    for number, pixels in enumerate(rgb_frames(str(query))):
-        extra = {"video_id": path.stem, "frame": number, "fps": fps, **said}
-        key = f"{path.stem}/{number:06d}"
-        yield pixels, SampleMeta(key=key, group=path.stem, path=str(query), extra=extra)
+    source, name = address or str(path), path.stem
+    fps = None if address else video_rate(source)
+    for number, pixels in enumerate(rgb_frames(source)):
+        extra = {"video_id": name, "frame": number, "fps": fps, **said}
+        key = f"{name}/{number:06d}"
+        yield pixels, SampleMeta(key=key, group=name, path=source, extra=extra)
+
+
+def stream_address(query: Path | str) -> str | None:
+    """Return the address of a stream, as `rtsp://host/name`; None for a path.
+
+    A `Path` has lost one of the two slashes.
+    """
+    found = re.fullmatch(r"(rtsps?|rtmps?|https?|udp|tcp|srt):/+(.+)", str(query))
+    return f"{found[1]}://{found[2]}" if found else None

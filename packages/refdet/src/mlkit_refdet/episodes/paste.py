@@ -59,7 +59,7 @@ def _shaped(layers: Tensor, limits: tuple[int, int], side: int, *, hflip: bool) 
     if hflip and torch.rand(()) < 0.5:
         layers = layers.flip(-1)
     layers = functional.rotate(
-        layers, _between(-_TILT_DEG, _TILT_DEG), InterpolationMode.BILINEAR, expand=True, fill=0.0
+        layers, _between(-_TILT_DEG, _TILT_DEG), InterpolationMode.BILINEAR, expand=True, fill=[0.0]
     )
     return functional.gaussian_blur(layers, [3, 3], [_between(0.2, 0.8)])
 

@@ -71,7 +71,6 @@ class EpisodeSample:
         triplets: Triplet items.
         asked: For each frame, positive and negative, in this order, the labels it is searched for.
         bank: Photos of further classes, for which no frame is searched.
-        in_training: Whether kinds and targets are those of training.
     """
 
     classes: tuple[ClassItem, ...] = ()
@@ -79,4 +78,3 @@ class EpisodeSample:
     triplets: tuple[TripletItem, ...] = ()
     asked: tuple[tuple[int, ...], ...] = ()
     bank: tuple[ClassItem, ...] = ()
-    in_training: bool = False

@@ -131,7 +131,7 @@ class _Epoch:
         """Return the next unit."""
         ways = self._ways()
         chosen = self._triplets_of(ways, triplets) if triplets else []
-        shown = {label for _, own in chosen for label in own}
+        shown = {one.other for one in chosen if one.other is not None}
         with_detection = self._options.triplet_ratio < 1
         return EpisodeDraw(
             index=number,
@@ -139,7 +139,7 @@ class _Epoch:
             ways=ways,
             frames=self._frames(ways) if with_detection else (),
             backgrounds=self._empty(ways, backgrounds) if with_detection else (),
-            triplets=tuple(triplet for triplet, _ in chosen),
+            triplets=tuple(chosen),
             others=tuple(sorted(shown - {*ways})),
             bank_seed=self._bank_seed,
         )
@@ -171,17 +171,14 @@ class _Epoch:
                 found.append(place)
         return tuple(found)
 
-    def _triplets_of(
-        self, ways: Sequence[int], count: int
-    ) -> list[tuple[Triplet, tuple[int, ...]]]:
-        """Return triplets, anchors in turn, each with the labels that its negative is of."""
+    def _triplets_of(self, ways: Sequence[int], count: int) -> list[Triplet]:
+        """Return triplets, anchors in turn."""
         others = [label for label in self._decks if label not in ways]
-        pool = [*ways, *others] if self._options.bank or len(ways) == 1 else [*ways]
-        found: list[tuple[Triplet, tuple[int, ...]]] = []
+        pools = [[*ways, *others]] if self._options.bank else [[*ways], others]
+        found: list[Triplet] = []
         for _ in range(count):
             anchor = ways[self._turn % len(ways)]
             self._turn += 1
             positive, strategy = self._decks[anchor].deal(), self._options.negative_strategy
-            negative = self._negatives.triplet(anchor, positive, strategy, pool, self._decks)
-            found.append(negative)
+            found.append(self._negatives.triplet(anchor, positive, strategy, pools, self._decks))
         return found

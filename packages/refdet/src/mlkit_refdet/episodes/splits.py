@@ -106,6 +106,12 @@ class Split:
         return frozenset(place for own in self.backgrounds.values() for place in own)
 
     @cached_property
+    def usable(self) -> tuple[Place, ...]:
+        """Frames that training may show: those beside labelled ones are left out."""
+        known = {*self.labelled} | self.clear
+        return tuple(p for p in self.every if p in known or not self.footage(p).is_video)
+
+    @cached_property
     def guarded(self) -> int:
         """How many frames without a label are no background, because they lie beside one."""
         bare = sum(not self.footage(place).objects(place.frame) for place in self.every)
@@ -204,7 +210,8 @@ class DataSets:
     def _make(self, name: str) -> Split:
         index, held = self.indexes[name], self.held_out
         own = {one.name for one in index.classes}
-        is_apart = index is not self.indexes["train"]
+        roots = {"val": self._options.val_root, "test": self._options.test_root}
+        is_apart = roots.get(name) is not None
         out = {c for classes in held.values() for c in classes} if name == "train" else set()
         wanted = own if is_apart else (own - out if name == "train" else {*held[name]})
         if not wanted:

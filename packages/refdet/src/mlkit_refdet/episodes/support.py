@@ -125,11 +125,27 @@ class SupportLoader:
         mask = "" if photo.mask is None else self._file_keys.of(photo.mask)
         return self._file_keys.of(photo.path, mask, photo.box_xyxy, view)
 
+    def check_cut_outs(self, split: Split) -> None:
+        """Raise DataError where a class that is trained on has no photo to cut the object out of.
+
+        Raises:
+            DataError: All such classes.
+        """
+        lacking = [
+            split.photos(label)[0].path.parent
+            for label in split.places
+            if not any(has_cut_out(photo) for photo in split.photos(label))
+        ]
+        if lacking:
+            names = ", ".join(map(str, lacking))
+            hint = "give photos an alpha channel or `<name>_mask.png`, or say `copy_paste: 0`"
+            raise DataError(f"data.copy_paste: no photo has a mask in {names}", hint=hint)
+
     def cut_out(self, split: Split, ways: Sequence[int]) -> tuple[Tensor, CutOut]:
         """Return label `[1]` and cut-out of a random one of the ways, by torch's generator.
 
         Raises:
-            DataError: None of their photos has a mask.
+            DataError: A photo is damaged.
         """
         fit = [
             (label, photo)
@@ -137,10 +153,6 @@ class SupportLoader:
             for photo in split.photos(label)
             if has_cut_out(photo)
         ]
-        if not fit:
-            names = ", ".join(str(photo.path.parent) for photo in split.photos(ways[0])[:1])
-            hint = "give photos an alpha channel or `<name>_mask.png`, or say `copy_paste: 0`"
-            raise DataError(f"data.copy_paste: no photo of {names} has a mask", hint=hint)
         label, photo = fit[int(torch.randint(len(fit), ()))]
         longest = 2 * self._options.paste_px[1]
         cut = self._cuts.get((photo, longest), lambda: cut_out(photo, longest))

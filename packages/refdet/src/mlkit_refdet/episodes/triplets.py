@@ -87,17 +87,18 @@ class Negatives:
         anchor: int,
         positive: Place,
         strategy: str,
-        pool: Sequence[int],
+        pools: Sequence[Sequence[int]],
         decks: Mapping[int, Deck[Place]],
-    ) -> tuple[Triplet, tuple[int, ...]]:
-        """Return a triplet, and the label that its negative was drawn for.
+    ) -> Triplet:
+        """Return a triplet.
 
         Args:
             anchor: Label.
             positive: A frame that shows it.
             strategy: "background" (else, where a class has no empty frame, "cross_class"),
                 "cross_class", or "mixed": either, by a fair coin.
-            pool: Labels that negatives of another category are taken from.
+            pools: Labels that negatives of another category are taken from, in turn where the
+                first have none.
             decks: Label to its frames.
 
         Raises:
@@ -108,12 +109,13 @@ class Negatives:
         if strategy == "background":
             place = self.background(anchor, (anchor,))
             if place is not None:
-                return Triplet(anchor, positive, place, is_background=True), ()
+                return Triplet(anchor, positive, place)
         own = self._split.categories[anchor]
-        others = [label for label in pool if self._split.categories[label] != own]
-        for label in self._generator.sample(others, len(others)):
-            place = decks[label].draw(lambda p: not self._split.shows_any(p, {own}))
-            if place is not None:
-                return Triplet(anchor, positive, place, is_background=False), (label,)
+        for pool in pools:
+            others = [label for label in pool if self._split.categories[label] != own]
+            for label in self._generator.sample(others, len(others)):
+                place = decks[label].draw(lambda p: not self._split.shows_any(p, {own}))
+                if place is not None:
+                    return Triplet(anchor, positive, place, other=label)
         hint = "add classes of other categories, or say `triplet_ratio: 0`"
         raise DataError(f"data.negative_strategy: {own!r} has no negative frame", hint=hint)

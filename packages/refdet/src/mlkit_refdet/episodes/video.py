@@ -31,14 +31,16 @@ _EXACT = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-# Decoders of the process that this one was forked from. To close one would wait for its threads,
-# which are not in this process.
-_INHERITED: list[_Decoder] = []
 _CUT = "the file is cut short or damaged: copy it again, or extract its frames into `frames/`"
 
 
-def open_video(source: str) -> tuple[InputContainer, VideoStream]:
+def open_video(source: str, *, threads: bool = True) -> tuple[InputContainer, VideoStream]:
     """Return the container of a file or address, which the caller closes, and its first video.
+
+    Args:
+        source: File or address.
+        threads: Decode by several. Where a process is forked while they are there, the child waits
+            for them for ever as soon as it frees its copy of the decoder.
 
     Raises:
         DataError: It is missing, no video, or holds none.
@@ -53,19 +55,26 @@ def open_video(source: str) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise DataError(f"{source}: holds no video")
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    stream.thread_type = "AUTO" if threads else "NONE"
+    stream.codec_context.thread_count = 0 if threads else 1
     return container, stream
 
 
 class ToRgb:
-    """Turns decoded frames into RGB as shown; one converter for all frames of a video."""
+    """Turns decoded frames into RGB as shown; one converter for all frames of a video.
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    Args:
+        threads: 0: as many as there are processors. See `open_video`.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self._reformatter, self._threads = VideoReformatter(), threads
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """Return `[H, W, 3]` uint8."""
-        picture = self._reformatter.reformat(frame, format="rgb24", interpolation=_EXACT)
+        picture = self._reformatter.reformat(
+            frame, format="rgb24", interpolation=_EXACT, threads=self._threads
+        )
         shown, turns = np.asarray(picture.to_ndarray(), np.uint8), round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(shown, turns)) if turns else shown
 
@@ -86,6 +95,18 @@ def rgb_frames(source: str) -> Iterator[Pixels]:
         except FFmpegError as err:
             what = f"cannot be read after frame {count}: {_reason(err)}"
             raise DataError(f"{source}: {what}", hint=_CUT) from err
+
+
+def video_rate(source: str) -> float | None:
+    """Return a video file's frames a second, on average; None where it does not say.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    container, stream = open_video(source)
+    with container:
+        rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
 
 
 @dataclass(frozen=True)
@@ -167,10 +188,7 @@ class VideoFrames:
         """
         if not 0 <= number < len(self):
             raise DataError(f"{self.path}: has no frame {number}: it has {len(self)}")
-        if self._opened is not None and self._opened.process != os.getpid():
-            _INHERITED.append(self._opened)
-            self._opened = None
-        if self._opened is None:
+        if self._opened is None or self._opened.process != os.getpid():
             self._opened = _Decoder(self.path, self.times)
         try:
             return self._opened.frame(number)
@@ -202,10 +220,10 @@ class _Decoder:
     def __init__(self, path: Path, times: FrameTimes) -> None:
         self.process = os.getpid()
         self.seeks = 0
-        self.container, self._stream = open_video(str(path))
+        self.container, self._stream = open_video(str(path), threads=False)
         self._path, self._times = path, times
         self._places = {time: place for place, time in enumerate(times.times)}
-        self._to_rgb = ToRgb()
+        self._to_rgb = ToRgb(threads=1)
         self._frames = iter(self.container.decode(self._stream))
         self._last = -1  # the frame that came last
 
@@ -216,7 +234,7 @@ class _Decoder:
         found = self._until(number)
         if found is None:  # the seek led past it: from the start
             self.container.close()
-            self.container, self._stream = open_video(str(self._path))
+            self.container, self._stream = open_video(str(self._path), threads=False)
             self._frames, self._last = iter(self.container.decode(self._stream)), -1
             found = self._until(number)
         if found is None:

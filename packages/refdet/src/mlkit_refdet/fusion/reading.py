@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlkit_core.errors import BuildError
+from mlkit_core.types import tracing
 from mlkit_refdet.encoders.projection import Projection
 from mlkit_refdet.features import EmbedSpec, QueryFeatures, SupportFeatures
 
@@ -50,7 +51,10 @@ class QueryReader(nn.Module):
 
 
 class SupportReader(nn.Module):
-    """Gives shots' prototypes and tokens by level: the role's own, or made of its vector.
+    """Gives shots' prototypes and tokens by level: the role's own, or projections.
+
+    Of a plain encoder a linear layer for each level projects the vector, else the mean of its
+    tokens, else that of its coarsest map; the prototype is then the only token.
 
     Args:
         role: For errors.
@@ -69,29 +73,44 @@ class SupportReader(nn.Module):
                 f"by: role {role!r} embeds in {own} numbers, the query in {dim}",
                 hint="give both encoders one `dim`",
             )
-        if not own and not spec.vector_dim:
-            raise BuildError(f"by: role {role!r} has neither prototypes nor a vector")
+        coarsest = list(spec.channels.values())[-1] if spec.channels else 0
+        width = spec.vector_dim or spec.token_dim or coarsest
+        if not own and not width:
+            raise BuildError(f"by: role {role!r} has no prototypes, vector, tokens or maps")
         self.levels = tuple(levels)
-        self.project = (
-            None
-            if own
-            else nn.ModuleDict({level: nn.Linear(spec.vector_dim or 1, dim) for level in levels})
-        )
+        self.project = None
+        if not own and width:
+            self.project = nn.ModuleDict({level: nn.Linear(width, dim) for level in levels})
 
     def forward(self, support: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return level to prototypes `[R, D]` of unit length, and to tokens `[R, T, D]`."""
         if self.project is None:
-            if not isinstance(support, SupportFeatures) or not support.protos:
-                raise BuildError("by: the support's features came without `protos`")
-            missing = [level for level in self.levels if level not in support.protos]
-            if missing:
-                raise BuildError(f"by: the support has no prototypes of {', '.join(missing)}")
-            return dict(support.protos), dict(support.level_tokens)
-        if support.vector is None:
-            raise BuildError("by: the support's features came without a vector")
-        given = {level: self.project[level](support.vector) for level in self.levels}
+            return self._own(support)
+        whole = _whole(support)
+        given = {level: self.project[level](whole) for level in self.levels}
         protos = {level: functional.normalize(values, dim=-1) for level, values in given.items()}
         return protos, {level: values[:, None] for level, values in given.items()}
+
+    def _own(self, support: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if not isinstance(support, SupportFeatures) or not support.protos:
+            raise BuildError("by: the support's features came without `protos`")
+        missing = [level for level in self.levels if level not in support.protos]
+        if missing:
+            raise BuildError(f"by: the support has no prototypes of {', '.join(missing)}")
+        protos = {level: support.protos[level] for level in self.levels}
+        tokens = {n: support.level_tokens.get(n, protos[n][:, None]) for n in self.levels}
+        return protos, tokens
+
+
+def _whole(support: Features) -> Tensor:
+    """Return one vector for each photo, `[R, C]`, in the order that widths are looked for."""
+    if support.vector is not None:
+        return support.vector
+    if support.tokens is not None:
+        return support.tokens.mean(1)
+    if not support.maps:
+        raise BuildError("by: the support's features came without vector, tokens and maps")
+    return list(support.maps.values())[-1].mean((2, 3))
 
 
 def asked_pairs(
@@ -114,4 +133,9 @@ def asked_pairs(
         raise BuildError(
             f"asks: role {asks!r} must have a row for each of {rows} images, got {got}"
         )
-    return given.round().long().clamp(-1, classes - 1)
+    asked = given.round().long().clamp_min(-1)
+    if not tracing() and asked.numel() and int(asked.max()) >= classes:
+        raise BuildError(
+            f"asks: class {int(asked.max())} is asked for, the support holds {classes}"
+        )
+    return asked

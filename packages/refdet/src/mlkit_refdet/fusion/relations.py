@@ -44,7 +44,7 @@ class CrossAttention(nn.Module):
         height, width = embed.shape[2:]
         query = self.to_query(embed.flatten(2).transpose(1, 2))  # [B, hw, D]
         query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, hw, d]
-        query = query.repeat_interleave(classes, dim=0)  # [B * W, heads, hw, d]
+        query = query[:, None].expand(-1, classes, -1, -1, -1).flatten(0, 1)  # [B * W, heads, …]
         key, value = (
             part.reshape(images * classes, count, self.heads, -1).transpose(1, 2)
             for part in self.to_key_value(asked.tokens).chunk(2, dim=-1)

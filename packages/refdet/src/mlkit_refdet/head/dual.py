@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,10 +11,11 @@ from mlkit_core.errors import BuildError
 from mlkit_core.scope import choose_on
 from mlkit_core.tensors import to_float32
 from mlkit_core.types import Example, FeatureSpec, SampleMeta
-from mlkit_refdet.features import EmbedSpec, PairFeatures, SupportFeatures
+from mlkit_refdet.features import EmbedSpec, PairFeatures
 from mlkit_refdet.head.branches import PrototypeBranch, StandardBranch
 from mlkit_refdet.head.decoding import as_prediction, pair_candidates, standard_candidates
 from mlkit_refdet.head.geometry import anchor_points
+from mlkit_refdet.head.photos import KnownPhotos
 from mlkit_refdet.results import ReferenceLogits
 
 if TYPE_CHECKING:
@@ -133,47 +133,13 @@ class DualHead(nn.Module):
         self, model: Model, batches: Iterable[Batch]
     ) -> Iterator[tuple[Batch, list[Prediction]]]:
         """Yield each batch with its predictions; photos are encoded only where they change."""
-        photos = _Photos(model)
+        photos, states, key = KnownPhotos(model), {}, None
         for batch in batches:
-            output = to_float32(model(photos.known(batch)))
+            if batch.meta[0].key != key:  # a state belongs to one item, as core has it
+                states, key = {}, batch.meta[0].key
+            output = to_float32(model(photos.filled(batch), states=states))
+            states = {role: f.state for role, f in output.scope.items() if f.state is not None}
             yield batch, self.decode(output.head, batch.meta)
-
-
-class _Photos:
-    """Remembers the features of the last batch's photos: a video's are the same in every frame."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._roles = [r for r, s in model.specs.items() if issubclass(s.type, SupportFeatures)]
-        self._last: dict[Role, tuple[object, Features]] = {}
-
-    def known(self, batch: Batch) -> Batch:
-        """Return the batch with its photos' features."""
-        found = dict(batch.features)
-        for role in self._roles:
-            if role in found or role not in self._model.encoders:
-                continue
-            given = batch.inputs.get(self._model.reads[role])
-            if given is None:
-                continue
-            last = self._last.get(role)
-            if last is None or not _same(last[0], given, batch, self._model.reads[role]):
-                last = ((given, batch), self._model.encode(role, batch))
-                self._last[role] = last
-            found[role] = last[1]
-        return replace(batch, features=found)
-
-
-def _same(before: object, given: torch.Tensor, batch: Batch, source: Role) -> bool:
-    """Return whether photos, which of them are real, and their masks are the last ones'."""
-    photos, earlier = before  # pyright: ignore[reportGeneralTypeIssues]  # as `known` made it
-    pairs = [(photos, given)]
-    for name in ("valid", "masks"):
-        old, new = getattr(earlier, name).get(source), getattr(batch, name).get(source)
-        if (old is None) != (new is None):
-            return False
-        pairs += [(old, new)] if old is not None else []
-    return all(a is b or (a.shape == b.shape and torch.equal(a, b)) for a, b in pairs)
 
 
 def _width(inputs: Mapping[Role, FeatureSpec], spec: FeatureSpec) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlkit_refdet.scenes.camera import Flight
-    from mlkit_refdet.scenes.compose import Box, Layer, Pixels, Seen
+    from mlkit_refdet.scenes.compose import Box, Floats, Layer, Pixels, Seen
 
 LEAST_SEEN = 0.15  # share of the object from which a frame counts as showing it
 _LEAST_SIDE = 3  # of a box, pixels
@@ -81,7 +81,7 @@ class Clip:
     target: Thing
     others: tuple[Thing, ...]
     above: tuple[Thing, ...]
-    brightness: np.ndarray
+    brightness: Floats
     seed: int
 
     def __len__(self) -> int:

@@ -38,6 +38,7 @@ def write_drone_set(
     frames: int,
     size: tuple[int, int] = (360, 640),
     seed: int = 0,
+    first: int = 0,
     others: tuple[int, int] = (2, 4),
     object_px: tuple[float, float] = (20.0, 80.0),
     share: float = 0.25,
@@ -53,6 +54,7 @@ def write_drone_set(
         frames: Of each.
         size: Height and width in pixels, even numbers.
         seed: Of everything; a clip depends on it and on the clip's number alone.
+        first: Number of the first individual, so that two sets of one seed share none.
         others: Fewest and most other things in each clip.
         object_px: Smallest and largest longer side of things.
         share: Of the frames that show the object.
@@ -62,7 +64,7 @@ def write_drone_set(
     """
     plan = ClipPlan(frames, size, share, object_px, cover_chance=0.0)
     file = _Annotations(out)
-    for number in range(videos):
+    for number in range(first, first + videos):
         round_of, kind = divmod(number, len(KINDS))
         folder = file.folder(f"{KINDS[kind]}_{round_of}")
         faces = make_object(KINDS[kind], _rng(seed, _OBJECT, number))

@@ -10,12 +10,14 @@ from mlkit_refdet.scenes.solids import block, lathe
 from mlkit_refdet.scenes.textures import PATTERNS, SIDE, Paint, draw_paint, paint_face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mlkit_refdet.scenes.solids import Face
-    from mlkit_refdet.scenes.textures import Floats
+    from mlkit_refdet.scenes.textures import Floats, Pattern
 
 _Made = list["Face"]
+_ON_CONES: tuple[Pattern, ...] = ("rings", "diagonal", "checks", "stripes")
+_ON_BALLS: tuple[Pattern, ...] = ("rings", "stripes", "checks", "dots", "diagonal")
 
 
 def _crate(rng: np.random.Generator) -> _Made:
@@ -84,8 +86,7 @@ def _cone(rng: np.random.Generator) -> _Made:
     paint = draw_paint(rng)
     white = (230.0, 230.0, 225.0)
     paint = Paint(paint.base, white if rng.random() < 0.5 else paint.accent, paint.trim)
-    pattern = str(rng.choice(["rings", "diagonal", "checks", "stripes"]))
-    wrap = paint_face(paint, pattern, int(rng.integers(2, 6)), rng)  # pyright: ignore[reportArgumentType]  # of the four
+    wrap = paint_face(paint, _pattern(rng, _ON_CONES), int(rng.integers(2, 6)), rng)
     foot = [_plain(paint, rng)] * 4
     slope = [(0.34 - 0.29 * z, 0.06 + z) for z in (0, 0.25, 0.5, 0.75, 1.0)]
     return block((0.85, 0.85, 0.06), foot, foot[0]) + lathe(slope, wrap, foot[0])
@@ -93,15 +94,14 @@ def _cone(rng: np.random.Generator) -> _Made:
 
 def _ball(rng: np.random.Generator) -> _Made:
     paint = draw_paint(rng)
-    pattern = str(rng.choice(["rings", "stripes", "checks", "dots", "diagonal"]))
-    wrap = paint_face(paint, pattern, int(rng.integers(3, 7)), rng)  # pyright: ignore[reportArgumentType]  # of the five
+    wrap = paint_face(paint, _pattern(rng, _ON_BALLS), int(rng.integers(3, 7)), rng)
     turn = np.linspace(-np.pi / 2 + 0.08, np.pi / 2 - 0.08, 11)
     profile = [(0.5 * float(np.cos(t)), 0.5 + 0.5 * float(np.sin(t))) for t in turn]
     return lathe(profile, wrap, _plain(paint, rng))
 
 
-def _pattern(rng: np.random.Generator):  # noqa: ANN202  # a literal of textures.Pattern
-    return PATTERNS[int(rng.integers(len(PATTERNS)))]
+def _pattern(rng: np.random.Generator, among: Sequence[Pattern] = PATTERNS) -> Pattern:
+    return among[int(rng.integers(len(among)))]
 
 
 def _plain(paint: Paint, rng: np.random.Generator) -> Floats:

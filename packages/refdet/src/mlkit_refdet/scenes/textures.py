@@ -72,7 +72,7 @@ def smooth_noise(size: tuple[int, int], grain: float, rng: np.random.Generator) 
     coarse = tuple(max(4, int(np.ceil(side / grain)) + 3) for side in size)
     values = rng.normal(size=coarse)
     zoom = [side / (part - 3) for side, part in zip(size, coarse, strict=True)]
-    field = ndimage.zoom(values, zoom, order=3)[: size[0], : size[1]]
+    field = np.asarray(ndimage.zoom(values, zoom, order=3))[: size[0], : size[1]]
     return ((field - field.mean()) / max(float(field.std()), 1e-6)).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlkit_core.errors import BuildError
+from mlkit_refdet.yolo.checkpoint import BN_EPS
 from mlkit_refdet.yolo.quiet import undisturbed
 
 with undisturbed():
@@ -27,7 +28,7 @@ class YoloLayers(nn.Module):
     Args:
         variant: "n", "s", "m", "l" or "x".
         last: Layers after this one are not built.
-        folded: Whether BatchNorm is folded into the convolutions, as some weights' files have it.
+        folded: Whether BatchNorm is folded into the convolutions.
     """
 
     def __init__(self, variant: str = "n", last: int = LAYERS - 1, folded: bool = False) -> None:
@@ -74,4 +75,4 @@ def _initialised(module: nn.Module) -> None:
         elif isinstance(child, nn.BatchNorm2d):
             child.reset_running_stats()
             child.reset_parameters()
-            child.eps, child.momentum = 1e-3, 0.03
+            child.eps, child.momentum = BN_EPS, 0.03

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlkit_core.errors import BuildError, DataError, WeightsError
+from mlkit_core.errors import BuildError, WeightsError
 from mlkit_core.types import Features, FeatureSpec, tracing
 from mlkit_refdet.features import STRIDES
 from mlkit_refdet.yolo.adapter import YoloLayers
+from mlkit_refdet.yolo.calibration import calibration_images
+from mlkit_refdet.yolo.checkpoint import fold_batchnorm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +31,6 @@ _PAN: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "p4": ((), (18,)),
     "p5": ((), (21,)),
 }
-_SIDE, _IMAGES = 320, 24
 _DEAD = 1e-6
 
 
@@ -45,7 +45,7 @@ class YoloTrunk(nn.Module):
     Args:
         variant: "n", "s", "m", "l" or "x".
         taps: Which layers are read.
-        folded: Whether the weights' file has BatchNorm folded into convolutions.
+        folded: Whether BatchNorm is folded into the convolutions; a file that has it apart is folded.
     """
 
     def __init__(self, variant: str = "n", taps: Taps = "identity", folded: bool = False) -> None:
@@ -91,9 +91,25 @@ class YoloTrunk(nn.Module):
             for level, (finer, own) in self.taps.items()
         }
 
+    def load_calibrated(self, state_dict: Mapping[str, Tensor], folder: Path | None) -> None:
+        """Load weights and find the channels' scale by the photos of a folder.
+
+        Args:
+            state_dict: See `load`.
+            folder: None: by pictures that come with scikit-image, with low deviations raised.
+        """
+        self.load(state_dict)
+        self.calibrate(calibration_images(folder), least=0.0 if folder else 1.0)
+
     @torch.no_grad()
-    def calibrate(self, images: Iterable[Tensor]) -> None:
-        """Set each channel's mean and deviation to those over images `[3, H, W]`, RGB 0..1."""
+    def calibrate(self, images: Iterable[Tensor], least: float = 0.0) -> None:
+        """Set each channel's mean and deviation to those over images `[3, H, W]`, RGB 0..1.
+
+        Args:
+            images: They should be like those that will be seen.
+            least: Lower deviations are raised to this share of their level's median: pictures of
+                another kind leave channels still that will move much.
+        """
         was = self.training
         self.eval()
         sums: dict[str, list[Tensor]] = {level: [] for level in self.taps}
@@ -106,6 +122,7 @@ class YoloTrunk(nn.Module):
             mean, square = torch.stack(parts).mean(0)
             deviation = (square - mean.square()).clamp_min(0).sqrt()
             deviation[deviation < _DEAD] = 1  # a channel that never moves stays as it is
+            deviation = deviation.clamp_min(least * deviation.median())
             getattr(self, f"mean_{level}").copy_(mean.view(1, -1, 1, 1))
             getattr(self, f"deviation_{level}").copy_(deviation.view(1, -1, 1, 1))
 
@@ -118,6 +135,8 @@ class YoloTrunk(nn.Module):
         own = self.layers.state_dict()
         given = {key.removeprefix("model.model."): value for key, value in state_dict.items()}
         given = {k if k.startswith("model.") else f"model.{k}": v for k, v in given.items()}
+        if self.folded:
+            given = fold_batchnorm(given)
         wrong = [f"{key} is missing" for key in own if key not in given]
         wrong += [
             f"{key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
@@ -125,59 +144,9 @@ class YoloTrunk(nn.Module):
             if key in given and given[key].shape != value.shape
         ]
         if wrong:
-            folded = not any(".bn." in key for key in given)
-            hint = (
-                f"this file has BatchNorm {'folded' if folded else 'apart'}: "
-                f"say `folded: {str(folded).lower()}`"
-                if folded != self.folded
-                else "check that they belong to this `variant`"
-            )
+            apart = self.folded or any(".bn." in key for key in given)
+            hint = "check that they belong to this `variant`"
+            if not apart:
+                hint = "this file has BatchNorm folded: say `folded: true`"
             raise WeightsError(f"yolo: the weights do not fit: {'; '.join(wrong[:3])}", hint=hint)
         self.layers.load_state_dict({key: given[key].float() for key in own})
-
-
-def calibration_images(folder: Path | None) -> list[Tensor]:
-    """Return images `[3, 320, 320]`, RGB 0..1, that channels are brought to one scale by.
-
-    Args:
-        folder: Of photos, the first 24 in order of names; None: pictures of dead leaves, whose
-            statistics are near those of photos.
-
-    Raises:
-        DataError: The folder holds no picture that can be read.
-    """
-    if folder is None:
-        return [dead_leaves(seed) for seed in range(_IMAGES)]
-    from PIL import Image, UnidentifiedImageError
-
-    endings = {".jpg", ".jpeg", ".png"}
-    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in endings)[:_IMAGES]
-    if not files:
-        raise DataError(f"calibration: {folder}: holds no pictures")
-    found: list[Tensor] = []
-    for file in files:
-        try:
-            picture = Image.open(file).convert("RGB").resize((_SIDE, _SIDE))
-        except (UnidentifiedImageError, OSError) as err:
-            raise DataError(f"calibration: {file}: cannot be read: {err}") from err
-        found.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255)
-    return found
-
-
-def dead_leaves(seed: int, side: int = _SIDE, leaves: int = 600) -> Tensor:
-    """Return a picture of discs that hide each other, `[3, side, side]`, 0..1.
-
-    Source: Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001: radii with a
-    density of r^-3 give the scale invariance of photos.
-    """
-    rng = np.random.default_rng(seed)
-    picture = np.full((side, side, 3), rng.uniform(0.2, 0.8, 3), np.float32)
-    rows, columns = np.mgrid[:side, :side]
-    least, most = 3.0, side / 3
-    shares = rng.uniform(size=leaves)
-    radii = 1 / np.sqrt((1 - shares) / least**2 + shares / most**2)
-    for radius in radii:
-        y, x = rng.uniform(0, side, 2)
-        disc = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
-        picture[disc] = rng.uniform(0, 1, 3) + rng.normal(0, 0.04, (int(disc.sum()), 1))
-    return torch.from_numpy(np.clip(picture, 0, 1)).permute(2, 0, 1).float().contiguous()

@@ -1,0 +1,1 @@
+"""Reference sets: photos of objects, encoded once, as a file."""

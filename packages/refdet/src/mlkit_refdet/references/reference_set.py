@@ -1,0 +1,112 @@
+"""A reference set: what a model's encoder made of photos, with the objects' names, as one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from mlkit_core.errors import InputError
+from mlkit_core.tensors import flatten, to_device, unflatten
+from mlkit_refdet.features import SupportFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+_FORMAT = "mlkit-refset/1"
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """Features of the photos of N objects.
+
+    Args:
+        features: As the support encoder gives them, `valid [N, K]` among them; without maps.
+        names: Of the objects, in the order of the features.
+        encoder: Fingerprint of the encoder that made them; see `fingerprint`.
+    """
+
+    features: SupportFeatures
+    names: tuple[str, ...]
+    encoder: str
+
+    def __post_init__(self) -> None:
+        valid = self.features.valid
+        if valid is None or valid.ndim != 2 or valid.shape[0] != len(self.names):
+            got = None if valid is None else tuple(valid.shape)
+            raise InputError(f"reference set: valid {got} for {len(self.names)} objects")
+
+    def to(self, device: torch.device) -> ReferenceSet:
+        """Return the set on a device."""
+        return replace(self, features=to_device(self.features, device))
+
+    def check(self, encoder: nn.Module, where: str = "reference set") -> None:
+        """Raise InputError unless `encoder` is, weight by weight, the one that made the set.
+
+        A set of an encoder that has trained on since is stale: its numbers mean nothing to the new
+        one.
+        """
+        if fingerprint(encoder) != self.encoder:
+            hint = "enrol the photos again with this run: `mlkit refdet enroll`"
+            raise InputError(
+                f"{where}: was made by another encoder, or by other weights", hint=hint
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the set as safetensors; the file appears when it is whole."""
+        from safetensors.torch import save_file
+
+        flat = {name: t.detach().cpu().contiguous() for name, t in flatten(self.features).items()}
+        about = {"format": _FORMAT, "names": json.dumps(self.names), "encoder": self.encoder}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".part")
+        save_file(flat, aside, metadata=about)
+        aside.replace(path)
+
+
+def load_reference_set(path: Path) -> ReferenceSet:
+    """Read what `ReferenceSet.save` wrote.
+
+    Raises:
+        InputError: The file is missing, damaged, or no reference set.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such reference set", hint="`mlkit refdet enroll` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator
+    except (OSError, SafetensorError) as err:
+        raise InputError(f"{path}: cannot be read as a reference set: {err}") from err
+    if about.get("format") != _FORMAT:
+        raise InputError(f"{path}: is no reference set, or of another version")
+    features = unflatten(tensors, SupportFeatures)
+    names = tuple(str(name) for name in json.loads(about["names"]))
+    if not isinstance(features, SupportFeatures):
+        raise InputError(f"{path}: holds no features of photos")
+    return ReferenceSet(features, names, about["encoder"])
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Return a hash of every weight and buffer of an encoder, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def reference_set(
+    features: SupportFeatures, names: Sequence[str], encoder: nn.Module
+) -> ReferenceSet:
+    """Return a set of features that an encoder just gave; maps and masks are left out."""
+    kept = replace(features, maps={}, mask=None)
+    return ReferenceSet(kept, tuple(names), fingerprint(encoder))

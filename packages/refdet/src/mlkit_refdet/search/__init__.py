@@ -1,0 +1,1 @@
+"""Searching images and video for the objects of a reference set."""
