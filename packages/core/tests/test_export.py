@@ -66,6 +66,12 @@ def test_a_reference_set_enters_as_features_of_any_number_of_rows(make_run):
     assert list(report.inputs) == ["image", "support.vector", "support.valid"]
     assert all(isinstance(size, str) for size in report.inputs["support.valid"])
     assert report.max_difference < 1e-5
+    # Its encoder is a graph of its own, which gives what this one takes.
+    encoder = report.encoders["support"]
+    assert encoder.path == run.folder / "model.support.onnx"
+    assert encoder.path.is_file()
+    assert (list(encoder.inputs), list(encoder.outputs)) == (["support"], ["support.vector"])
+    assert encoder.max_difference < 1e-5
 
 
 def test_a_missing_extra_is_named_with_its_installation(make_run, monkeypatch):
@@ -128,4 +134,26 @@ def test_an_input_may_bear_the_name_of_an_operation_within(make_run, miniatures,
     checkpoint.write(folder, stage.info(1), stage.model.state_dict(), {})
     report = export_onnx(run, which="step-00000001")
     assert list(report.inputs) == ["image", "relu"]
+    assert report.max_difference < 1e-5
+
+
+def test_images_keep_their_size_where_the_model_does_not_let_it_change(make_run, monkeypatch):
+    from mlkit_core import export
+    from mlkit_core.training import checkpoint
+    from mlkit_core.training.stages import build_stage
+
+    traced = export._traced
+
+    def unsolvable(graph, tensors, *, sized):
+        if not sized:  # as of a network whose levels meet after several halvings
+            raise torch.onnx.OnnxExporterError("the inequality cannot be solved")
+        return traced(graph, tensors, sized=sized)
+
+    monkeypatch.setattr(export, "_traced", unsolvable)
+    run = make_run()
+    stage = build_stage(run.config.stages[0], 0)
+    folder = run.folder / "checkpoints" / "step-00000001"
+    checkpoint.write(folder, stage.info(1), stage.model.state_dict(), {})
+    report = export_onnx(run, which="step-00000001", size=24)
+    assert report.inputs["image"] == ("batch", 3, 24, 24)
     assert report.max_difference < 1e-5

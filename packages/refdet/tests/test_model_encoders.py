@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,18 @@ import torch
 from PIL import Image
 from ultralytics.nn.tasks import DetectionModel
 
+from mlkit_core.components.timm_encoder import TimmEncoder
 from mlkit_core.errors import BuildError, WeightsError
+from mlkit_core.tensors import map_tensors, to_float32
 from mlkit_core.types import Features
-from mlkit_refdet.encoders.foreground import border_contrast
+from mlkit_core.weights import load_pretrained
+from mlkit_refdet.encoders.foreground import border_contrast, foreground_weights
 from mlkit_refdet.encoders.vit import VitReference
 from mlkit_refdet.encoders.yolo import YoloQuery, YoloReference
-from mlkit_refdet.yolo.trunk import YoloTrunk, dead_leaves
+from mlkit_refdet.fusion.cheaf import CheafFusion
+from mlkit_refdet.yolo.calibration import calibration_images, dead_leaves
+from mlkit_refdet.yolo.checkpoint import read_yolo_state
+from mlkit_refdet.yolo.trunk import YoloTrunk
 
 SUPPORT = {"p3": (160, 20), "p4": (320, 10), "p5": (640, 5)}
 
@@ -116,6 +125,18 @@ def test_an_unknown_place_is_guessed_where_the_photo_differs_from_its_border():
     assert contrast[~inside].max() < 0.01
 
 
+def test_of_two_things_alike_the_one_in_the_middle_is_guessed():
+    maps = torch.ones(1, 8, 12, 12)
+    maps[0, :4, 5:7, 5:7] = maps[0, :4, 5:7, 2:4] = -2.0
+    weights = foreground_weights(None, {"p3": maps})["p3"][0]
+    # exp(-2 r^2) at r = 1/12 * sqrt(2) and at the mean of the other's columns, 5/12 and 7/12 off.
+    middle = torch.exp(torch.tensor(-2 * 2 / 144))
+    torch.testing.assert_close(weights[5:7, 5:7], middle.expand(2, 2))
+    aside = torch.exp(-2 * torch.tensor([50.0, 26.0]) / 144)
+    torch.testing.assert_close(weights[5:7, 2:4], aside.expand(2, 2))
+    assert weights[9:].max() < 0.01
+
+
 def test_a_mask_of_zeros_means_unknown_and_none_means_it_of_all(reference):
     with torch.no_grad():
         unknown = reference(photos(), torch.zeros(2, 64, 64))
@@ -135,6 +156,29 @@ def test_prototypes_carry_gradient_to_projection_and_trunk():
     assert encoder.trunk.layers.model[0].conv.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", [YoloQuery, YoloReference])
+def test_every_parameter_of_a_projection_moves_in_one_step(kind):
+    torch.manual_seed(0)
+    encoder = kind(dim=16)
+    found = encoder(photos())
+    given = found.embed if kind is YoloQuery else found.protos
+    loss = sum((v * torch.randn_like(v)).sum() for v in given.values())
+    loss.backward()
+    for name, parameter in encoder.projection.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_trunk_kept_in_half_precision_is_finished_almost_alike(reference):
+    with torch.no_grad():
+        kept = reference.trunk(photos())
+        half = to_float32(map_tensors(kept, torch.Tensor.half))
+        one, two = (reference.finish(f, torch.ones(2, 64, 64)) for f in (kept, half))
+    for level in ("p3", "p4", "p5"):
+        torch.testing.assert_close(one.protos[level], two.protos[level], atol=1e-3, rtol=0)
+
+
 def test_blocks_that_are_frozen_get_no_gradient_and_later_ones_do():
     torch.manual_seed(0)
     encoder = VitReference("test_vit", blocks=(1, 2, 3), dim=8, tokens=2)
@@ -145,6 +189,18 @@ def test_blocks_that_are_frozen_get_no_gradient_and_later_ones_do():
     sum(p.square().mul(torch.rand_like(p)).sum() for p in found.protos.values()).backward()
     assert all(p.grad is None for p in blocks[:1].parameters())
     assert blocks[1].attn.qkv.weight.grad.abs().sum() > 0
+
+
+def test_any_timm_encoder_serves_as_query(reference):
+    torch.manual_seed(0)
+    query = TimmEncoder("test_resnet", out_indices=(2, 3, 4)).eval()
+    support = replace(reference.spec, lead=("class", "shot"))
+    fusion = CheafFusion({"query": query.spec, "support": support}, dim=16, heads=2).eval()
+    with torch.no_grad():
+        known = replace(reference(photos(rows=4)), valid=torch.ones(2, 2, dtype=torch.bool))
+        found = fusion({"query": query(photos()), "support": known})
+    assert {n: tuple(v.shape[:2]) for n, v in found.pairs.items()} == dict.fromkeys(SUPPORT, (2, 2))
+    assert all(values.isfinite().all() for values in found.pairs.values())
 
 
 def test_levels_of_a_vit_come_from_different_blocks():
@@ -180,6 +236,80 @@ def test_folded_weights_say_that_they_are(tmp_path):
     )
 
 
+@pytest.fixture
+def detector():
+    """A YOLOv8n of ultralytics whose BatchNorms have statistics of their own."""
+    torch.manual_seed(3)
+    model = DetectionModel("yolov8n.yaml", verbose=False).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
+    return model
+
+
+def test_weights_with_batchnorm_apart_are_folded_as_ultralytics_folds_them(detector):
+    trunk = YoloTrunk(folded=True)
+    trunk.load(detector.state_dict())
+    theirs = detector.fuse(verbose=False).state_dict()
+    for name, values in trunk.layers.state_dict().items():
+        torch.testing.assert_close(values, theirs[name], atol=1e-5, rtol=1e-4)
+    with pytest.raises(WeightsError, match=r"model\.0\.bn\.running_var is missing"):
+        trunk.load({k: v for k, v in YoloTrunk().layers.state_dict().items() if "_var" not in k})
+
+
+def test_a_checkpoint_of_ultralytics_gives_its_weights_and_the_average_first(detector, tmp_path):
+    path = tmp_path / "best.pt"
+    raw = DetectionModel("yolov8n.yaml", verbose=False)
+    arguments = {"epochs": 3, "project": Path("runs")}
+    content = {"model": raw, "ema": detector.half(), "train_args": arguments, "epoch": -1}
+    torch.save(content, path)
+    state = read_yolo_state(path)
+    wanted = detector.state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    encoder = YoloQuery(dim=16)
+    said = load_pretrained("encoders.query", encoder, str(path))
+    assert said.startswith("sha256:")
+    assert said.endswith("(best.pt)")
+    first = encoder.trunk.layers.model[0].conv.weight
+    torch.testing.assert_close(first, wanted["model.0.conv.weight"].float())
+
+
+class Trap:
+    """Asks the reader to make a file."""
+
+    def __init__(self, path, how):
+        self.path, self.how = path, how
+
+    def __reduce__(self):
+        if self.how == "shell":
+            return os.system, (f"touch {self.path}",)
+        return shutil.copyfile, (__file__, str(self.path))
+
+
+@pytest.mark.parametrize("how", ["shell", "copy"])
+def test_nothing_that_a_checkpoint_asks_for_is_called(tmp_path, how):
+    made = tmp_path / "made"
+    torch.save({"model": Trap(made, how)}, tmp_path / "evil.pt")
+    with pytest.raises(
+        WeightsError, match=r"not a readable checkpoint|expected a pickled detector"
+    ):
+        read_yolo_state(tmp_path / "evil.pt")
+    assert not made.exists()
+    pickle.loads(pickle.dumps(Trap(made, how)))  # as a plain unpickler would
+    assert made.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])
+def test_a_damaged_checkpoint_is_one_message(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pt"):
+        read_yolo_state(tmp_path / "a.pt")
+
+
 def test_sizes_that_the_strides_do_not_divide_are_refused(query):
     with pytest.raises(BuildError, match="multiples of 32"):
         query(torch.rand(1, 3, 64, 72))
@@ -192,6 +322,22 @@ def weights() -> Path:
     if not path.is_file():
         pytest.skip(f"weights are not at {path}; set MLKIT_DATA")
     return path
+
+
+def test_the_pictures_at_hand_scale_channels_as_real_photos_do(weights):
+    """Deviations of real photos' channels lie near 1; dead leaves alone gave up to 19."""
+    folder = weights.parents[1] / "coco" / "images" / "train2017"
+    if not folder.is_dir():
+        pytest.skip(f"COCO photos are not at {folder}; set MLKIT_DATA")
+    trunk = YoloTrunk(folded=True).eval()
+    trunk.load_calibrated(torch.load(weights, weights_only=True)["state_dict"], None)
+    with torch.no_grad():
+        maps = trunk(torch.stack(calibration_images(folder)[:12])).maps
+    for values in maps.values():
+        deviation = values.movedim(1, 0).flatten(1).std(1)
+        assert 0.7 < deviation.median() < 1.3
+        assert deviation.max() < 6
+        assert values.abs().max() < 300  # half precision ends at 65504
 
 
 def test_early_layers_tell_objects_apart_and_the_necks_end_does_not(weights):

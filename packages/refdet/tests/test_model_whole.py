@@ -148,7 +148,7 @@ def predicted(model, batch):
         return model.head.decode(model(batch).head, batch.meta)
 
 
-def rows_of(prediction, label, named=None):
+def rows_of(prediction, label):
     own = prediction.labels == label
     return prediction.boxes_xyxy[own], prediction.scores[own]
 

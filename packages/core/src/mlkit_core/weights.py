@@ -114,7 +114,8 @@ def load_pretrained(where: str, encoder: nn.Module, weights: str | None) -> str:
     Args:
         where: The part, for errors.
         encoder: May define `pretrained_file() -> Path` (what `auto` means) and
-            `load_pretrained(state_dict)`; otherwise the state dict must fit strictly.
+            `load_pretrained(state_dict)`; otherwise the state dict must fit strictly. It may define
+            `read_weights(path) -> state_dict` for files that `read_state_dict` refuses.
         weights: "auto", "none", a path, "hf:owner/repo/file", or None: "auto" where the encoder has
             published weights, else "none".
 
@@ -132,7 +133,8 @@ def load_pretrained(where: str, encoder: nn.Module, weights: str | None) -> str:
         raise WeightsError(f"{where}.weights: this encoder has no published weights, got 'auto'")
     try:
         path = _locate(choice, encoder)
-        state = read_state_dict(path)
+        read = getattr(encoder, "read_weights", None)
+        state = read(path) if callable(read) else read_state_dict(path)
         load = getattr(encoder, "load_pretrained", None)
         if callable(load):
             load(state)

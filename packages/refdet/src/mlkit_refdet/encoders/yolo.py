@@ -29,8 +29,8 @@ class YoloQuery(nn.Module):
         taps: "identity" or "pan".
         folded: Whether BatchNorm is folded into convolutions.
         dim: Width of the embeddings.
-        calibration: Folder of photos that channels are scaled by; None: pictures that come with
-            scikit-image.
+        calibration: Folder of photos that channels are scaled by; None: pictures that
+            come with scikit-image.
     """
 
     input_shape = (3, None, None)
@@ -80,8 +80,8 @@ class YoloReference(nn.Module):
         taps: "identity" or "pan".
         folded: Whether BatchNorm is folded into convolutions.
         dim: Width of prototypes and tokens.
-        calibration: Folder of photos that channels are scaled by; None: pictures that come with
-            scikit-image.
+        calibration: Folder of photos that channels are scaled by; None: pictures that
+            come with scikit-image.
         tokens: A photo gives this squared.
     """
 

@@ -33,11 +33,7 @@ def example(folder: Path) -> Example:
         Image.fromarray(picture).save(root / "images" / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "height": _SIDE, "width": _SIDE})
     for name, colour in colours.items():
-        (root / "references" / name).mkdir(parents=True)
-        for shot in range(2):
-            photo = np.full((64, 64, 4), (114, 114, 114, 0), np.uint8)
-            photo[16 + shot : 48, 16:48] = (*colour, 255)
-            Image.fromarray(photo).save(root / "references" / name / f"{shot}.png")
+        _write_photos(root / "references" / name, colour)
     categories = [{"id": number, "name": name} for number, name in enumerate(_CLASSES)]
     content = {"images": images, "annotations": rows, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
@@ -52,3 +48,12 @@ def example(folder: Path) -> Example:
     }
     own = {"query": root / "images" / "0.png", "support": root / "references"}
     return Example(options=options, args=(own,))
+
+
+def _write_photos(folder: Path, colour: np.ndarray) -> None:
+    """Write two photos of a square on nothing."""
+    folder.mkdir(parents=True)
+    for shot in range(2):
+        photo = np.full((64, 64, 4), (114, 114, 114, 0), np.uint8)
+        photo[16 + shot : 48, 16:48] = (*colour, 255)
+        Image.fromarray(photo).save(folder / f"{shot}.png")

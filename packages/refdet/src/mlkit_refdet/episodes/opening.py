@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlkit_refdet.episodes.loading import EpisodeLoader
 
 REFSET = ".refset"
+_PHOTOS = "object_images"
 
 
 def reference_folders(path: Path) -> dict[str, tuple[Photo, ...]]:
@@ -40,7 +41,8 @@ def reference_folders(path: Path) -> dict[str, tuple[Photo, ...]]:
     own = read_photos(path, problems)
     if own:
         problems.raise_any()
-        return {path.resolve().name: own}
+        whole = path.resolve()  # `samples/<id>/object_images` names its object one folder above
+        return {whole.parent.name if whole.name == _PHOTOS else whole.name: own}
     inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = {folder.name: read_photos(folder, problems) for folder in inner}
     problems.raise_any()

@@ -41,6 +41,10 @@ class ReferenceSet:
         if valid is None or valid.ndim != 2 or valid.shape[0] != len(self.names):
             got = None if valid is None else tuple(valid.shape)
             raise InputError(f"reference set: valid {got} for {len(self.names)} objects")
+        for name, rows in flatten(self.features).items():
+            if name != "valid" and rows.shape[0] != valid.numel():
+                got = f"{rows.shape[0]} rows for {valid.numel()} photos"
+                raise InputError(f"reference set: {name} has {got}")
 
     def to(self, device: torch.device) -> ReferenceSet:
         """Return the set on a device."""

@@ -56,22 +56,17 @@ def import_labels(
     A class's references are its largest objects; the images that they are cut from are not
     searched. Images stay where they are.
     """
-    from mlkit_core.errors import InputError
     from mlkit_refdet.episodes.crops import choose_references, write_set
     from mlkit_refdet.episodes.labels import read_labels
 
-    which, _, of = novel.partition("/")
-    if not (which.isdecimal() and of.isdecimal() and int(which) < int(of)):
-        raise InputError(f"--novel: expected WHICH/OF as 3/4, got {novel!r}")
+    which, of = _fold(novel)
     labelled = read_labels(source, kind, images)
     found = choose_references(labelled, shots=shots, min_images=min_images, min_px=min_px)
     root = write_set(labelled, found, out)
     names = [*found.classes]
-    held_out = [name for place, name in enumerate(names) if place % int(of) == int(which)]
-    (out / "split.json").write_text(
-        json.dumps({"base": [n for n in names if n not in held_out], "novel": held_out}) + "\n",
-        encoding="utf-8",
-    )
+    held_out = [name for place, name in enumerate(names) if place % of == which]
+    split = {"base": [name for name in names if name not in held_out], "novel": held_out}
+    (out / "split.json").write_text(json.dumps(split) + "\n", encoding="utf-8")
     said = {
         "written": str(out),
         "classes": names,
@@ -85,14 +80,20 @@ def import_labels(
     if as_json:
         typer.echo(json.dumps(said, indent=2, ensure_ascii=False))
         return
-    counts = f"{len(found.queries)} with and {len(found.empty)} without an object of them"
-    typer.echo(f"{out}: {len(names)} classes, {len(found.left_out)} left out")
     typer.echo(
-        f"frames: of {len(labelled)} images {counts} are used, "
-        f"{len(found.sources)} gave references and are not searched"
+        f"{out}: {len(names)} classes, {len(found.left_out)} left out\n"
+        f"frames: of {len(labelled)} images {len(found.queries)} with and {len(found.empty)} "
+        f"without an object of them are used, {len(found.sources)} gave references and are not "
+        f"searched\nnovel: {', '.join(held_out) or 'none'}\n"
+        f"data: {{name: reference-frames, root: {out}, images: {os.path.relpath(root, out)}, "
+        f"val_fold: [{which}, {of}]}}"
     )
-    typer.echo(f"novel: {', '.join(held_out) or 'none'}")
-    place = os.path.relpath(root, out)
-    typer.echo(
-        f"data: {{name: reference-frames, root: {out}, images: {place}, val_fold: [{which}, {of}]}}"
-    )
+
+
+def _fold(novel: str) -> tuple[int, int]:
+    from mlkit_core.errors import InputError
+
+    which, _, of = novel.partition("/")
+    if not (which.isdecimal() and of.isdecimal() and int(which) < int(of)):
+        raise InputError(f"--novel: expected WHICH/OF as 3/4, got {novel!r}")
+    return int(which), int(of)

@@ -45,7 +45,8 @@ class YoloTrunk(nn.Module):
     Args:
         variant: "n", "s", "m", "l" or "x".
         taps: Which layers are read.
-        folded: Whether BatchNorm is folded into the convolutions; a file that has it apart is folded.
+        folded: Whether BatchNorm is folded into the convolutions; a file that has it apart is
+            folded when it is loaded.
     """
 
     def __init__(self, variant: str = "n", taps: Taps = "identity", folded: bool = False) -> None:
