@@ -82,7 +82,7 @@ _COMPONENTS = (
     ),
     ComponentSpec(
         kind="loss",
-        name="tversky",
+        name="focal-tversky",
         target="mlkit_angioseg.losses.overlap:TverskyLoss",
         config="mlkit_angioseg.config:TverskyLossConfig",
         example="mlkit_angioseg.losses.overlap:example",
