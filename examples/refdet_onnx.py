@@ -45,7 +45,7 @@ class Graph:
         self.side = side if isinstance(side, int) else size
         about = json.loads(self.session.get_modelmeta().custom_metadata_map.get("mlkit", "{}"))
         pad = about.get("pad_rgb", {}).get(self.image, GREY)
-        self.pad = np.asarray(pad if any(pad) else GREY, np.float32)
+        self.pad = np.rint(np.multiply(pad if any(pad) else GREY, 255)).astype(np.float32) / 255
 
     def __call__(self, feed: Arrays) -> Arrays:
         """Return all outputs by name; of `feed` only what the graph takes is used."""

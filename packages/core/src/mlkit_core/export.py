@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mlkit_core.graphs import Tensors
     from mlkit_core.run import Run
+    from mlkit_core.training.stages import Stage
 
 TOLERANCE = 1e-3
 Graph = ModelGraph | EncoderGraph
@@ -55,10 +56,11 @@ def export_onnx(
 ) -> ExportReport:
     """Write a checkpoint's model to ONNX, run both on random inputs, and return the difference.
 
-    The batch is free; so are height and width, and the rows of known features, where the model
-    allows it. Inputs that nothing depends on are left out. The graph ends at the head's output:
-    decoding to original pixels stays outside. The encoder of a role whose features are inputs
-    becomes a graph of its own beside it, `<stem>.<role>.onnx`, whose outputs those inputs are.
+    The batch is free; so are height and width of images whose side no option `<input>_size` of the
+    data names, and the rows of known features, where the model allows it. Inputs that nothing
+    depends on are left out. The graph ends at the head's output: decoding to original pixels stays
+    outside. The encoder of a role whose features are inputs becomes a graph of its own beside it,
+    `<stem>.<role>.onnx`, whose outputs those inputs are.
 
     Args:
         run: Trained.
@@ -78,54 +80,63 @@ def export_onnx(
     out = out if out is not None else run.folder / "model.onnx"
     out.parent.mkdir(parents=True, exist_ok=True)
     options = config.data.options if config.data else {}
-    sides = {
-        name: size or int(options.get(f"{name}_size") or options.get("size") or 64)
-        for name in stage.model.roles
-    }
+    own = {name: options.get(f"{name}_size") for name in stage.model.roles}
+    sides = {name: size or int(side or options.get("size") or 64) for name, side in own.items()}
     about = {"stage": config.name, "checkpoint": checkpoint.name, "classes": stage.classes}
     about["weights"] = stage.weights
     with evaluating(stage.model), TemporaryDirectory(dir=out.parent, prefix=".onnx-") as aside:
-        place = Path(aside) / out.name
-        graph = ModelGraph(stage)
-        report = _written(graph, place, sides, about, runtime)
-        encoders: dict[str, ExportReport] = {}
-        for role in graph.known:
-            wanted = tuple(n for n in report.inputs if n.startswith(f"{role}."))
-            wanted = tuple(n for n in wanted if n != f"{role}.valid")
-            own = place.with_name(f"{out.stem}.{role}.onnx")
-            encoders[role] = _written(EncoderGraph(stage, role, wanted), own, sides, about, runtime)
+        writer = _Writer(Path(aside), runtime, sides, about)
+        report = writer.model(stage, out, {name for name, side in own.items() if side})
         for path in Path(aside).iterdir():  # beyond 2 GB the weights lie in a file of their own
             path.replace(out.parent / path.name)
-    return replace(
-        report,
-        path=out,
-        encoders={r: replace(e, path=out.parent / e.path.name) for r, e in encoders.items()},
-    )
+    return report
 
 
-def _written(
-    graph: Graph,
-    path: Path,
-    sides: dict[str, int],
-    about: Mapping[str, Any],
-    runtime: Any,  # noqa: ANN401  # the module onnxruntime
-) -> ExportReport:
-    """Write one graph and compare it with eager."""
-    first = graph.example(2, sides)
-    program = _trace(graph, first)
-    pads = {name: list(need.pad_rgb) for name, need in graph.needs.items()}
-    program.model.metadata_props["mlkit"] = json.dumps({**about, "pad_rgb": pads})
-    program.save(path)
-    session = runtime.InferenceSession(path)
-    inputs = {node.name: tuple(node.shape) for node in session.get_inputs()}
-    outputs = {node.name: tuple(node.shape) for node in session.get_outputs()}
-    second = _another(graph, first, inputs, sides)
-    difference = max(_difference(session, graph, tensors) for tensors in (first, second))
-    if not difference <= TOLERANCE:  # NaN too
-        raise TrainingError(
-            f"{path.name}: ONNX and eager differ by {difference:.3g}, allowed is {TOLERANCE:g}"
-        )
-    return ExportReport(path, difference, inputs, outputs)
+@dataclass(frozen=True)
+class _Writer:
+    """Writes graphs into a folder, each compared with eager.
+
+    Args:
+        folder: Where files lie until all of them are right.
+        runtime: The module onnxruntime.
+        sides: Input to the side of its images, pixels.
+        about: What the files' metadata say.
+    """
+
+    folder: Path
+    runtime: Any
+    sides: dict[str, int]
+    about: Mapping[str, Any]
+
+    def model(self, stage: Stage, out: Path, sized: set[str]) -> ExportReport:
+        """Write the model and the encoders of roles whose features it takes."""
+        graph = ModelGraph(stage, sized)
+        report, encoders = self.graph(graph, out), {}
+        for role in graph.known:
+            fields = {name for name in report.inputs if name.startswith(f"{role}.")}
+            wanted = tuple(name for name in report.inputs if name in fields - {f"{role}.valid"})
+            if wanted:
+                beside = out.with_name(f"{out.stem}.{role}.onnx")
+                encoders[role] = self.graph(EncoderGraph(stage, role, wanted, sized), beside)
+        return replace(report, encoders=encoders)
+
+    def graph(self, graph: Graph, out: Path) -> ExportReport:
+        """Write one graph, which will lie at `out`."""
+        first = graph.example(2, self.sides)
+        program = _trace(graph, first)
+        pads = {name: list(need.pad_rgb) for name, need in graph.needs.items()}
+        program.model.metadata_props["mlkit"] = json.dumps({**self.about, "pad_rgb": pads})
+        program.save(self.folder / out.name)
+        session = self.runtime.InferenceSession(self.folder / out.name)
+        inputs = {node.name: tuple(node.shape) for node in session.get_inputs()}
+        outputs = {node.name: tuple(node.shape) for node in session.get_outputs()}
+        second = _another(graph, first, inputs, self.sides)
+        difference = max(_difference(session, graph, tensors) for tensors in (first, second))
+        if not difference <= TOLERANCE:  # NaN too
+            raise TrainingError(
+                f"{out}: ONNX and eager differ by {difference:.3g}, allowed is {TOLERANCE:g}"
+            )
+        return ExportReport(out, difference, inputs, outputs)
 
 
 def _runtime() -> Any:  # noqa: ANN401  # the module onnxruntime
@@ -138,14 +149,20 @@ def _runtime() -> Any:  # noqa: ANN401  # the module onnxruntime
 
 def _trace(graph: Graph, tensors: Tensors) -> Any:  # noqa: ANN401  # torch's ONNXProgram
     """Return the graph with free sizes of images, or else with those of `tensors`."""
+    ways = [
+        [graph.free(name, tensor, sized=sized) for name, tensor in tensors.items()]
+        for sized in (False, True)
+    ]
     try:
-        program = _traced(graph, tensors, sized=False)
-    except torch.onnx.OnnxExporterError:
+        program = _traced(graph, tensors, ways[0])
+    except torch.onnx.OnnxExporterError as first:
         try:
-            program = _traced(graph, tensors, sized=True)
+            if ways[0] == ways[1]:
+                raise
+            program = _traced(graph, tensors, ways[1])
         except torch.onnx.OnnxExporterError as err:
             reason = str(err.__cause__ or err).strip().splitlines()[0]
-            raise TrainingError(f"export: the model cannot be traced: {reason}") from err
+            raise TrainingError(f"export: the model cannot be traced: {reason}") from first
     traced, outputs = program.model.graph, graph.outputs(tensors)
     for value in (value for node in traced for value in node.outputs):
         if value.name in {*tensors, *outputs} and not value.is_graph_output():
@@ -155,8 +172,7 @@ def _trace(graph: Graph, tensors: Tensors) -> Any:  # noqa: ANN401  # torch's ON
     return program
 
 
-def _traced(graph: Graph, tensors: Tensors, *, sized: bool) -> Any:  # noqa: ANN401  # as above
-    free = tuple(graph.free(name, tensor, sized=sized) for name, tensor in tensors.items())
+def _traced(graph: Graph, tensors: Tensors, free: list[dict[int, Any]]) -> Any:  # noqa: ANN401
     passes = logging.getLogger("onnx_ir")
     level = passes.level
     passes.setLevel(logging.ERROR)  # it warns of every output that is a constant
@@ -167,7 +183,7 @@ def _traced(graph: Graph, tensors: Tensors, *, sized: bool) -> Any:  # noqa: ANN
                 tuple(tensors.values()),
                 input_names=list(tensors),
                 output_names=list(graph.outputs(tensors)),
-                dynamic_shapes=(free,),
+                dynamic_shapes=(tuple(free),),
                 verbose=False,
             )
     finally:

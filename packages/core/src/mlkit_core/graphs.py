@@ -13,7 +13,7 @@ from mlkit_core.tensors import flatten, unflatten
 from mlkit_core.types import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from mlkit_core.training.stages import Stage
     from mlkit_core.types import Features, Needs, Role, RoleSpec
@@ -31,10 +31,12 @@ class ModelGraph(nn.Module):
 
     Args:
         stage: Its model runs.
+        sized: Inputs whose images have one size.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, sized: Collection[str] = ()) -> None:
         super().__init__()
+        self.sized = frozenset(sized)
         self.model, self.needs = stage.model, input_needs(stage.model, stage.config.encoders)
         leads = {name for name in list(self.model.roles)[1:] if self.model.roles[name].lead}
         self.known = [role for role, source in self.model.reads.items() if source in leads]
@@ -72,10 +74,11 @@ class ModelGraph(nn.Module):
         Args:
             name: Of an input.
             tensor: Its example.
-            sized: Whether height and width of images stay as they are.
+            sized: Whether height and width of all images stay as they are.
         """
         if name not in self.direct:
             return dict.fromkeys(range(tensor.ndim), _AUTO)
+        sized = sized or name in self.sized
         return _free(self.model.roles[name], self.needs[name], tensor, sized) | {0: "batch"}
 
 
@@ -86,17 +89,20 @@ class EncoderGraph(nn.Module):
         stage: Its model's encoder runs.
         role: The role.
         wanted: Names of the outputs; what else the encoder gives is left out.
+        sized: Inputs whose images have one size.
     """
 
     known: tuple[str, ...] = ()
 
-    def __init__(self, stage: Stage, role: Role, wanted: tuple[str, ...]) -> None:
+    def __init__(
+        self, stage: Stage, role: Role, wanted: tuple[str, ...], sized: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.model, self.needs = stage.model, input_needs(stage.model, stage.config.encoders)
         self.role, self.source, self.wanted = role, stage.model.reads[role], wanted
         self.masked = bool(getattr(stage.model.encoders[role], "uses_mask", False))
         self.direct = [self.source, *([f"{self.source}.mask"] if self.masked else [])]
-        self.names = list(self.direct)
+        self.names, self.sized = list(self.direct), frozenset(sized)
         self.eval()
 
     def example(self, rows: int, size: Sides) -> Tensors:
@@ -121,7 +127,7 @@ class EncoderGraph(nn.Module):
 
     def free(self, name: str, tensor: Tensor, *, sized: bool) -> dict[int, Any]:
         """Return which dimensions may change; as of `ModelGraph`."""
-        spec = self.model.roles[self.source]
+        spec, sized = self.model.roles[self.source], sized or self.source in self.sized
         if name == self.source:
             return _free(spec, self.needs[name], tensor, sized) | {0: "rows"}
         return {0: "rows"} | ({} if sized else {1: _AUTO, 2: _AUTO})

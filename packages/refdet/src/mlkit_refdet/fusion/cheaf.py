@@ -75,7 +75,8 @@ class CheafFusion(nn.Module):
         pyramid: bool = True,
     ) -> None:
         super().__init__()
-        self.on, self.how = choose_on(inputs, on), aggregate
+        self.on = choose_on(inputs, on)
+        self.how: Aggregate = aggregate
         self.by, self.asks = _support(inputs, self.on, by), _asks(inputs, asks)
         query = inputs[self.on]
         dim = embed_width(query) or dim
