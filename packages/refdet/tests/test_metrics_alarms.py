@@ -61,6 +61,21 @@ def test_the_thresholds_that_keep_a_share_of_the_own_hits_give_the_false_alarms_
     assert values["fp70_absent"] == 3 / 4
 
 
+def test_the_score_of_a_tenth_of_a_false_alarm_is_the_least_with_no_more_of_them():
+    values = worked().compute()
+    # Four pairs without the object: a tenth of four is less than one, so none at all; the greatest
+    # false alarm there is .75.
+    assert values["score_fp10"] == np.nextafter(0.75, 1)
+    alarms = np.array([0.9, 0.8, 0.8, 0.3])
+    for budget in (0.1, 0.2, 0.3, 0.4):
+        score = alarm_rates.score_at(alarms, 10, budget)
+        assert np.count_nonzero(alarms >= score) <= budget * 10 + 1e-9
+        less = np.nextafter(score, 0)
+        assert score == 0 or np.count_nonzero(alarms >= less) > budget * 10
+    assert alarm_rates.score_at(alarms, 10, 0.2) == np.nextafter(0.8, 1)  # both at .8 or none
+    assert alarm_rates.score_at(alarms, 10, 0.4) == 0
+
+
 def test_false_alarms_at_an_absolute_recall_count_misses_too():
     values = worked().compute()
     # Ten true boxes: a recall of .7 takes seven hits, the seventh greatest is .3.

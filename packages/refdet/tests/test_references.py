@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from mlkit_refdet.search.config import SearchOptions, TrackOptions
 from mlkit_refdet.search.finding import Request, find
 from mlkit_refdet.search.searching import Searcher
 from mlkit_refdet.search.sources import open_source
+from mlkit_refdet.search.thresholds import track_options
 from mlkit_refdet.search.video import VideoWriter
 
 RUN_FILE = """
@@ -152,7 +154,7 @@ def test_finding_in_a_folder_of_images_writes_all_files(run, tmp_path):
     assert known.names == ("a",)
     source = open_source(str(run.folder.parents[1] / "data" / "images"))
     options, rules = SearchOptions(conf=0.0, stride=4), TrackOptions(high=0, low=0, min_frames=1)
-    request = Request(source, known.names, tmp_path, options, rules)
+    request = Request(source, tmp_path, known.names, options, rules)
     found = find(request, Searcher(finder, known, options))
     assert found["frames_searched"] == 4
     names = {path.name for path in tmp_path.iterdir()}
@@ -273,3 +275,48 @@ def test_what_cannot_work_is_one_message(run, tmp_path, capsys, given, message):
     errors = [line for line in said.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_thresholds_come_from_the_runs_own_validation(run):
+    finder = load_finder(run.folder)
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    (value,) = [row for line in lines if (row := json.loads(line))["kind"] == "val"]
+    score = value["false-alarms.score_fp10"]
+    where = {"folder": run.folder, "provenance": finder.provenance}
+    found = track_options(TrackOptions(), least=0.0, **where)
+    assert (found.high, found.low) == pytest.approx((score, 0.4 * score))
+    given = track_options(TrackOptions(high=0.7, max_gap=2), least=0.0, **where)
+    assert (given.high, given.low, given.max_gap) == pytest.approx((0.7, 0.28, 2))
+    assert track_options(TrackOptions(high=0.7, low=0.1), least=0.0, **where).low == 0.1
+    assert track_options(TrackOptions(), least=0.9, **where).low == 0.9
+
+
+def test_of_a_checkpoint_that_was_not_validated_thresholds_are_said_to_be_a_guess(run, caplog):
+    unknown = {"checkpoint": "step-00000077", "stage": "main"}
+    found = track_options(TrackOptions(), run.folder, unknown, least=0.0)
+    assert (found.high, found.low) == pytest.approx((0.25, 0.1))
+    assert "is a guess" in caplog.text
+
+
+def test_a_data_set_becomes_one_submission(run, tmp_path, capsys):
+    data = run.folder.parents[1] / "data"
+    for name, frames in (("a_0", (0, 6)), ("b_1", (1, 7, 8))):
+        folder = tmp_path / "set" / "samples" / name
+        shutil.copytree(data / "references" / name[0], folder / "object_images")
+        (folder / "frames").mkdir()
+        for number, frame in enumerate(frames):
+            shutil.copy(data / "images" / f"{frame}.png", folder / "frames" / f"{number:06d}.png")
+    root, out = str(tmp_path / "set"), tmp_path / "out"
+    command = ["refdet", "submit", root, "--run", str(run.folder), "-o", str(out), "--json"]
+    assert main([*command, "--low", "0", "--high", "0", "--min-frames", "1"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert json.loads((out / "submission.json").read_text()) == rows
+    assert [row["video_id"] for row in rows] == ["a_0", "b_1"]
+    frames = [b["frame"] for part in rows[1]["detections"] for b in part["bboxes"]]
+    assert frames == [0, 1, 2]
+    assert (out / "b_1" / "overlay.mp4").is_file()
+    said = json.loads((out / "a_0" / "detections.json").read_text())
+    assert [one["name"] for one in said["objects"]] == ["a_0"]
+    shutil.rmtree(tmp_path / "set" / "samples" / "a_0" / "object_images")
+    assert main(command) == 2
+    assert "in a_0" in capsys.readouterr().err

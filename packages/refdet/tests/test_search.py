@@ -67,7 +67,7 @@ def film(tmp_path):
 
 def request(source, out, **options):
     opened = open_source(str(source)) if isinstance(source, str | Path) else source
-    return Request(opened, ["square"], out, **options)
+    return Request(opened, out, names=["square"], **options)
 
 
 def test_a_video_becomes_intervals_a_submission_and_pictures(film, tmp_path):

@@ -65,7 +65,7 @@ def test_weak_detections_go_on_only_beside_a_strong_one():
 
 def test_a_thing_that_moves_by_more_than_its_size_is_followed_by_the_buffer():
     detections = {f: [] for f in range(6)} | moving(range(6), speed=24.0)
-    plain = TrackOptions(buffer=0)
+    plain = TrackOptions(buffer=0, high=0.5)
     assert tracks_of(detections, plain) == []  # boxes of 20 px never overlap: six blips
     (track,) = tracks_of(detections, TrackOptions(buffer=0.5))
     assert len(track.scores) == 6

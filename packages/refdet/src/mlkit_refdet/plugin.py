@@ -208,6 +208,12 @@ _COMMANDS: tuple[CommandSpec, ...] = (
     ),
     CommandSpec(
         group="refdet",
+        name="submit",
+        target="mlkit_refdet.verbs.submit:submit",
+        summary="Search every video of a data set for its own photos; one submission.",
+    ),
+    CommandSpec(
+        group="refdet",
         name="enroll",
         target="mlkit_refdet.verbs.enroll:enroll",
         summary="Encode photos of objects once, into a file.",

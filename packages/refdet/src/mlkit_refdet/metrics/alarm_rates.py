@@ -8,6 +8,7 @@ of a set S, |S| the number of its pairs. A box counts at threshold t if its scor
 - false alarms of a pair: FP_S(t) = #{f in F_S: f >= t} / |S|
 - recall at b false alarms of a pair: the greatest #{h in H: h >= t} / G over all t with
   FP_S(t) <= b
+- score of b false alarms a pair: the least t with FP_S(t) <= b
 - AUROC: the chance that a pair with the object has a greater best score than one of S without it;
   equal ones count half, a pair without any box has the lowest score there is
 """
@@ -65,6 +66,20 @@ def recall_at(hits: Floats, true: int, alarms: Floats, pairs: int, budget: float
         return len(hits) / true
     border = np.sort(alarms)[::-1][allowed]  # the first that is too many
     return float(np.count_nonzero(hits > border)) / true
+
+
+def score_at(alarms: Floats, pairs: int, budget: float) -> float:
+    """Return the least score from which there are at most `budget` false alarms a pair.
+
+    Args:
+        alarms: Scores of the false alarms in the set's pairs.
+        pairs: Number of those pairs, > 0.
+        budget: False alarms a pair.
+    """
+    allowed = math.floor(budget * pairs + _EPS)
+    if len(alarms) <= allowed:
+        return 0.0
+    return float(np.nextafter(np.sort(alarms)[::-1][allowed], np.inf))
 
 
 def auroc(present: Floats, absent: Floats) -> float:

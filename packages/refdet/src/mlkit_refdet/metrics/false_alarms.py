@@ -12,6 +12,7 @@ from mlkit_refdet.metrics.alarm_rates import (
     auroc,
     rate,
     recall_at,
+    score_at,
     threshold_at_recall,
     threshold_keeping,
 )
@@ -101,9 +102,10 @@ class FalseAlarms:
     - `frames70_S`, `frames80_S`: share of images all of whose pairs are in S, with any box at all
 
     and, over everything: `fppi_recall80`, false alarms of all pairs by image at a recall of .80;
-    `hits`, the greatest recall. Whether an image shows other objects is what `meta.extra`'s
-    "objects" says (annotated objects of any class, a number); where it is not there, a frame known
-    to show none of the support's objects counts as background.
+    `hits`, the greatest recall; `score_fp10`, the score from which there are 0.1 false alarms a
+    pair in "absent", which `mlkit refdet find` goes by. Whether an image shows other objects is
+    what `meta.extra`'s "objects" says (annotated objects of any class, a number); where it is not
+    there, a frame known to show none of the support's objects counts as background.
 
     Args:
         iou: Overlap from which a box is a hit.
@@ -144,6 +146,9 @@ class FalseAlarms:
             rates = self._rates(present, group, true)
             values |= {f"{key}_{name}": value for key, value in rates.items()}
             values |= {f"{key}_{name}": v for key, v in self._frame_rates(found, kinds).items()}
+        absent = [pair for pair in pairs if pair.kind != "present"]
+        alarms = _scores(pair.alarms for pair in absent)
+        values["score_fp10"] = score_at(alarms, len(absent), _BUDGET) if absent else None
         missing = [name for name, value in values.items() if value is None]
         if missing:
             why = "no such pairs, or too few hits; left out"

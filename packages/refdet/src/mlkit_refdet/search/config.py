@@ -14,13 +14,13 @@ Tiles = Literal["auto", "off"] | Annotated[int, Field(ge=32)]
 class TrackOptions(Config):
     """How detections of single frames become intervals of one object."""
 
-    high: float = Field(default=0.5, ge=0, le=1, description="A track needs one score above it.")
-    low: float = Field(default=0.2, ge=0, le=1, description="Scores below it are left out.")
+    high: float = Field(default=0.25, ge=0, le=1, description="A track needs one such score.")
+    low: float = Field(default=0.1, ge=0, le=1, description="Scores below it are left out.")
     min_iou: float = Field(
         default=0.2, ge=0, le=1, description="Overlap with the predicted box that goes on."
     )
     buffer: float = Field(
-        default=0.3,
+        default=0.5,
         ge=0,
         description="Share of its sides by which a box grows on each side before overlaps count.",
     )
@@ -31,7 +31,7 @@ class TrackOptions(Config):
 class SearchOptions(Config):
     """How a frame is searched."""
 
-    conf: float = Field(default=0.05, ge=0, le=1, description="Least score of a detection.")
+    conf: float = Field(default=0.02, ge=0, le=1, description="Least score of a detection.")
     tiles: Tiles = Field(
         default="auto",
         description="Side, in pixels of the frame, of the tiles that are searched beside the whole "

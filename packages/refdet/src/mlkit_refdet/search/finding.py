@@ -56,8 +56,8 @@ class Request:
 
     Args:
         source: What is searched.
-        names: Of the objects, in the order of detections' labels.
         out: Folder; made.
+        names: Of the objects, in the order of detections' labels.
         options: How frames are searched.
         tracks: How detections become tracks. Of unrelated images none do, and `low` alone counts.
         about: What the journal must agree with to go on, beside source, names and options.
@@ -68,8 +68,8 @@ class Request:
     """
 
     source: Source
-    names: Sequence[str]
     out: Path
+    names: Sequence[str] = ()
     options: SearchOptions = field(default_factory=SearchOptions)
     tracks: TrackOptions = field(default_factory=TrackOptions)
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from mlkit_core.errors import InputError
 from mlkit_refdet.episodes.images import read_rgb
 from mlkit_refdet.episodes.opening import REFSET, reference_folders
 from mlkit_refdet.references.enrolling import enroll
 from mlkit_refdet.references.reference_set import fingerprint, load_reference_set
+from mlkit_refdet.search.finding import find
+from mlkit_refdet.search.searching import Searcher
 from mlkit_refdet.search.sources import stamp_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from mlkit_refdet.episodes.index import Photo
     from mlkit_refdet.references.enrolling import Finder
     from mlkit_refdet.references.reference_set import ReferenceSet
+    from mlkit_refdet.search.finding import Request, Told
 
 _SHOWN = 4  # photos of an object that pictures show
 
@@ -80,6 +83,19 @@ def wanted(finder: Finder, path: Path) -> Wanted:
         for name, photos in folders.items()
     }
     return Wanted(enroll(finder, path), stamp_of(files), shown)
+
+
+def find_references(finder: Finder, path: Path, request: Request, told: Told) -> dict[str, Any]:
+    """Search what a request says for the objects of photos or of a `.refset` file.
+
+    Raises:
+        InputError: As `wanted` and `find` say.
+    """
+    known = wanted(finder, path)
+    full = replace(
+        request, names=known.references.names, about=known.about(finder), photos=known.photos
+    )
+    return find(full, Searcher(finder, known.references, request.options), told)
 
 
 def _files(photo: Photo) -> list[Path]:

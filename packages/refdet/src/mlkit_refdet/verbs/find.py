@@ -43,8 +43,19 @@ Checkpoint = Annotated[
     str, typer.Option("--checkpoint", help="best, last, or a step-… of the run.")
 ]
 Conf = Annotated[float, typer.Option("--conf", min=0, max=1, help="Least score of a detection.")]
-High = Annotated[float, typer.Option("--high", min=0, max=1, help="A track needs one score of it.")]
-Low = Annotated[float, typer.Option("--low", min=0, max=1, help="Scores below it are left out.")]
+High = Annotated[
+    float | None,
+    typer.Option(
+        "--high",
+        min=0,
+        max=1,
+        help="A track needs one such score; default by the run's validation.",
+    ),
+]
+Low = Annotated[
+    float | None,
+    typer.Option("--low", min=0, max=1, help="Scores below it are left out; default likewise."),
+]
 MaxGap = Annotated[
     int, typer.Option("--max-gap", min=0, help="Frames without a box that are bridged.")
 ]
@@ -94,9 +105,9 @@ def find(
     refs: Refs = None,
     refset: RefSet = None,
     checkpoint: Checkpoint = "best",
-    conf: Conf = 0.05,
-    high: High = 0.5,
-    low: Low = 0.2,
+    conf: Conf = 0.02,
+    high: High = None,
+    low: Low = None,
     max_gap: MaxGap = 8,
     min_frames: MinFrames = 3,
     tiles: TileSide = "auto",
@@ -114,38 +125,44 @@ def find(
     DIR gets detections.json, submission.json, overlay.mp4, contact.png and journal.jsonl; stopped,
     the same command goes on where it stood. Other thresholds of tracks need no new search.
     """
-    options = SearchOptions(conf=conf, tiles=_tiles(tiles), stride=stride, batch=batch)
-    tracks = TrackOptions(high=high, low=low, max_gap=max_gap, min_frames=min_frames)
+    options = SearchOptions(conf=conf, tiles=tile_side(tiles), stride=stride, batch=batch)
+    tracks = given_tracks(high=high, low=low, max_gap=max_gap, min_frames=min_frames)
     photos = _references(refs, refset)
     from mlkit_refdet.references.enrolling import load_finder
     from mlkit_refdet.search.finding import Request
-    from mlkit_refdet.search.finding import find as search_source
-    from mlkit_refdet.search.references import check_references, wanted
-    from mlkit_refdet.search.searching import Searcher
+    from mlkit_refdet.search.references import check_references, find_references
     from mlkit_refdet.search.sources import open_source
+    from mlkit_refdet.search.thresholds import track_options
 
     opened = open_source(source, folder=folder, stream=stream)
     check_references(photos)
-    finder = load_finder(*run_folder(run, checkpoint))
-    known = wanted(finder, photos)
+    place, name = run_folder(run, checkpoint)
+    finder = load_finder(place, name)
     request = Request(
         opened,
-        known.references.names,
         out,
-        options,
-        tracks,
-        about=known.about(finder),
-        photos=known.photos,
+        options=options,
+        tracks=track_options(tracks, place, finder.provenance, least=conf),
         pictures=not no_pictures,
         overwrite=overwrite,
         limit=limit,
     )
     with Progress() as told:
-        found = search_source(request, Searcher(finder, known.references, options), told)
+        found = find_references(finder, photos, request, told)
     _print(found, out, as_json=as_json)
 
 
-def _tiles(text: str) -> Tiles:
+def given_tracks(**given: float | None) -> TrackOptions:
+    """Return options of tracks in which those that were not given count as not set."""
+    return TrackOptions.model_validate({name: v for name, v in given.items() if v is not None})
+
+
+def tile_side(text: str) -> Tiles:
+    """Return what `--tiles` says.
+
+    Raises:
+        InputError: It is neither a word nor a side.
+    """
     if text == "auto" or text == "off":
         return text
     if text.isdecimal() and int(text) >= 32:
