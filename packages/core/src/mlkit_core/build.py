@@ -14,7 +14,7 @@ from mlkit_core.plugins import import_target
 from mlkit_core.types import FeatureSpec, Needs, Role, RoleSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import nn
 
@@ -216,12 +216,10 @@ def _kinds_of(where: str, loss: Loss, model: Model, data: Data) -> frozenset[str
     return matched
 
 
-def build_metrics(parts: Collection[Part], num_classes: int) -> dict[str, Metric]:
-    """Return fresh metrics by name."""
-    return {
-        part.name: build_part(part, f"metrics.{part.name}", num_classes=num_classes)
-        for part in parts
-    }
+def build_metrics(parts: Collection[Part], classes: Sequence[str]) -> dict[str, Metric]:
+    """Return fresh metrics by name; they may ask for `num_classes` and for the names, `classes`."""
+    context = {"num_classes": len(classes), "classes": tuple(classes)}
+    return {part.name: build_part(part, f"metrics.{part.name}", **context) for part in parts}
 
 
 def build_stage_model(stage: StageConfig, data: Data, num_classes: int | None = None) -> Model:

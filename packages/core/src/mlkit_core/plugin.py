@@ -25,3 +25,11 @@ def mlkit_components() -> Iterator[ComponentSpec]:
         config="mlkit_core.training.config:SupervisedConfig",
         summary="The one training loop: stages, checkpoints, resume.",
     )
+    yield ComponentSpec(
+        kind="trainer",
+        name="none",
+        target="mlkit_core.training.untrained:UntrainedTrainer",
+        config="mlkit_core.training.config:UntrainedConfig",
+        summary="Trains nothing: the checkpoint of a model that is used as it is built.",
+        trains=False,
+    )

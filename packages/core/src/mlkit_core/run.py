@@ -110,12 +110,12 @@ class Run:
         from mlkit_core.report.pictures import PictureBook
 
         stage, engine, path = self.ready(which)
-        config, classes = stage.config, len(stage.classes)
+        config = stage.config
         if not config.metrics:
             raise BuildError("metrics: the run file names none")
         limit = _trainer_options(config).get("pictures", 8)
         book = PictureBook(self.folder / "pictures" / split, limit=limit)
-        make = partial(build_metrics, config.metrics, classes)
+        make = partial(build_metrics, config.metrics, stage.classes)
         found = evaluate(stage.model, stage.data, make, split, engine, seen=book.add)
         if engine.is_main:
             book.close()

@@ -16,6 +16,7 @@ def test_core_yields_the_general_components():
         ("loss", "bce"),
         ("loss", "dice"),
         ("loss", "focal"),
+        ("trainer", "none"),
         ("trainer", "supervised"),
     }
     assert CORE.failures == ()

@@ -241,10 +241,20 @@ def mlkit_commands() -> Iterator[CommandSpec]:
 
 @hookimpl
 def mlkit_examples() -> Iterator[ExampleSpec]:
-    """Yield the run file of `mlkit init refdet` and the body of `mlkit demo refdet`."""
+    """Yield refdet's run files for `mlkit init`, and the body of `mlkit demo refdet`."""
     yield ExampleSpec(
         name="refdet",
         text="mlkit_refdet.demo:run_file",
         summary="Find the object of three photos in drone video.",
         demo="mlkit_refdet.demo:write_demo",
+    )
+    yield ExampleSpec(
+        name="refdet-template-match",
+        text="mlkit_refdet.baselines.run_files:template_match",
+        summary="Baseline without training: correlation with the references' cut-outs.",
+    )
+    yield ExampleSpec(
+        name="refdet-prototype-match",
+        text="mlkit_refdet.baselines.run_files:prototype_match",
+        summary="Baseline without training: frozen features against the references'.",
     )

@@ -41,7 +41,10 @@ def _stage(root: Node, stage: Node, trainer: ComponentSpec | None) -> Iterator[P
     elif trainer and trainer.own_model:
         yield from _ignored({**root.fields, **stage.fields}, trainer)
     elif trainer:
-        yield from _required(stage, "data", "model", "losses")
+        yield from _required(stage, "data", "model", *["losses"] * trainer.trains)
+        idle = () if trainer.trains else ("losses", "optimizer", "freeze", "fresh")
+        for node in filter(None, map(stage.get, idle)):
+            yield node.problem(f"trainer {trainer.name!r} trains nothing and would ignore this")
     taken = "role {!r} is taken by an encoder or another fusion; write another with `as:`"
     roles = stage.get("model", "encoders")
     fusions = stage.listed("model", "fusion")

@@ -41,6 +41,7 @@ class ComponentSpec(_Checked):
         summary: One line for lists.
         source: Paper, page or repository that the component follows.
         own_model: For trainers with an engine and a model of their own: no `model` is needed.
+        trains: For trainers; one that trains nothing takes no losses, optimizer or freeze.
         frame_keys: For such trainers, the keys of the frame that they honour; any other is refused.
     """
 
@@ -52,6 +53,7 @@ class ComponentSpec(_Checked):
     summary: str = ""
     source: str = ""
     own_model: bool = False
+    trains: bool = True
     frame_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

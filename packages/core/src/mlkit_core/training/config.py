@@ -9,6 +9,15 @@ from pydantic import Field, model_validator
 from mlkit_core.config.fields import Config
 
 
+class UntrainedConfig(Config):
+    """How a model that nothing trains is evaluated."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Of the forward pass."
+    )
+    pictures: int = Field(default=8, ge=0, description="Example pictures kept per evaluation.")
+
+
 class SupervisedConfig(Config):
     """How long, in what steps and at what precision to train."""
 

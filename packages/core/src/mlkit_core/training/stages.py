@@ -84,19 +84,22 @@ def _assemble(config: StageConfig, classes: Sequence[str] | None, *, with_losses
     return Stage(config, data, model, losses, classes)
 
 
-def build_stage(config: StageConfig, seed: int, carried: Carried | None = None) -> Stage:
+def build_stage(
+    config: StageConfig, seed: int, carried: Carried | None = None, *, with_losses: bool = True
+) -> Stage:
     """Return the stage with fresh or carried weights, adapted and frozen as it says.
 
     Args:
         config: The stage.
         seed: Of the fresh weights.
         carried: The checkpoint of the stage before, or of `init_from`; None at the start.
+        with_losses: False for a model that nothing trains.
 
     Raises:
         BuildError: Parts do not fit each other, or carried weights do not fit a kept part.
     """
     seed_all(seed)
-    stage = _assemble(config, None, with_losses=True)
+    stage = _assemble(config, None, with_losses=with_losses)
     before = carried[0].components if carried is not None else {}
     for where, (module, part) in stage.parts.items():
         if carried is not None and before.get(where) == f"{part.owner}/{part.name}":
