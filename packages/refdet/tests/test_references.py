@@ -13,6 +13,7 @@ from PIL import Image
 from mlkit_cli.main import main
 from mlkit_core import load_run
 from mlkit_core.errors import DataError, InputError
+from mlkit_core.report.video import VideoWriter
 from mlkit_refdet.episodes.example import example
 from mlkit_refdet.features import SupportFeatures
 from mlkit_refdet.references.enrolling import enroll, load_finder
@@ -26,7 +27,6 @@ from mlkit_refdet.search.finding import Request, find
 from mlkit_refdet.search.searching import Searcher
 from mlkit_refdet.search.sources import open_source
 from mlkit_refdet.search.thresholds import track_options
-from mlkit_refdet.search.video import VideoWriter
 
 RUN_FILE = """
 name: tiny

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from mlkit_core.errors import DataError, InputError
+from mlkit_core.report.video import VideoWriter
 from mlkit_core.types import BoxPrediction, ModelOutput
 from mlkit_refdet.features import SupportFeatures
 from mlkit_refdet.head.decoding import in_original
@@ -29,7 +30,6 @@ from mlkit_refdet.search.searching import Searcher
 from mlkit_refdet.search.sources import open_source
 from mlkit_refdet.search.submission import submission
 from mlkit_refdet.search.temporal import Detection, Track
-from mlkit_refdet.search.video import VideoWriter
 
 RED = (255, 0, 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from PIL import Image
 from mlkit_angioseg.cines.contrast import best_frame, contrast_score
 from mlkit_angioseg.cines.measure import measure
 from mlkit_angioseg.cines.reading import Cine, open_cine
-from mlkit_angioseg.cines.writing import overlay, write_mask, write_video
+from mlkit_angioseg.cines.writing import overlay, write_mask
 from mlkit_angioseg.dicom.header import describe
 from mlkit_core.errors import BuildError, InputError
+from mlkit_core.report.video import VideoWriter
 from mlkit_core.run import load_run
 from mlkit_core.tensors import to_device
 from mlkit_core.training.evaluation import evaluating, stream
@@ -82,10 +83,12 @@ def predict_cine(run_folder: Path, cine_path: Path, out: Path, wanted: Wanted) -
             yield overlay(grey, mask)
 
     about: dict[str, object] = {}
-    if wanted.write_video:
-        write_video(out / "overlay.mp4", frames(), cine.fps)
-    else:
-        deque(frames(), maxlen=0)
+    with ExitStack() as files:
+        film = out / "overlay.mp4"
+        writer = files.enter_context(VideoWriter(film, cine.fps)) if wanted.write_video else None
+        for picture in frames():
+            if writer is not None:
+                writer.write(picture)
     best = best_frame(scores, cine.representative)
     shown = np.asarray(Image.open(out / "masks" / f"frame-{best:05d}.png")) > 0
     Image.fromarray(overlay(cine.grey(best), shown)).save(out / "best.png")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from mlkit_core.errors import DataError
+from mlkit_core.report.video import EXACT, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from mlkit_dvis.video.images import Frame
-
-# Without these, each channel comes out more than one level too dark (43 dB against 53).
-EXACT = (
-    Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 
 _WHAT = "give a video file, a folder of images, or an image"
 _CUT = "the file is cut short or damaged: copy it again, or take the frames before as images"
@@ -120,8 +113,3 @@ class Extent:
         if self._is_corrupt or missing > _SLACK:
             told = f" of {stream.frames}" if stream.frames else ""
             raise DataError(f"{path}: ends after frame {self._count}{told}", hint=_CUT)
-
-
-def reason(err: Exception) -> str:
-    """Return FFmpeg's or the system's words for an error."""
-    return (getattr(err, "strerror", None) or str(err)).lower()

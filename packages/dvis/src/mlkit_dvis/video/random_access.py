@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 from av.error import FFmpegError
 
 from mlkit_core.errors import DataError
-from mlkit_dvis.video.decoding import Extent, ToRgb, open_container, reason
+from mlkit_core.report.video import reason
+from mlkit_dvis.video.decoding import Extent, ToRgb, open_container
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

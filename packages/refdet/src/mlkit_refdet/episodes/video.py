@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from mlkit_core.errors import DataError
+from mlkit_core.report.video import EXACT, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from mlkit_refdet.episodes.index import Size
 
 NEAR = 64  # frames that are decoded through sooner than sought
-# Without these, each channel comes out more than one level too dark.
-_EXACT = (
-    Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 _CUT = "the file is cut short or damaged: copy it again, or extract its frames into `frames/`"
 
 
@@ -50,7 +44,7 @@ def open_video(source: str, *, threads: bool = True) -> tuple[InputContainer, Vi
     except FileNotFoundError as err:
         raise DataError(f"{source}: no such file") from err
     except (FFmpegError, OSError) as err:
-        raise DataError(f"{source}: not a readable video: {_reason(err)}") from err
+        raise DataError(f"{source}: not a readable video: {reason(err)}") from err
     if not container.streams.video:
         container.close()
         raise DataError(f"{source}: holds no video")
@@ -73,7 +67,7 @@ class ToRgb:
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """Return `[H, W, 3]` uint8."""
         picture = self._reformatter.reformat(
-            frame, format="rgb24", interpolation=_EXACT, threads=self._threads
+            frame, format="rgb24", interpolation=EXACT, threads=self._threads
         )
         shown, turns = np.asarray(picture.to_ndarray(), np.uint8), round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(shown, turns)) if turns else shown
@@ -93,7 +87,7 @@ def rgb_frames(source: str) -> Iterator[Pixels]:
                 yield to_rgb(frame)
                 count += 1
         except FFmpegError as err:
-            what = f"cannot be read after frame {count}: {_reason(err)}"
+            what = f"cannot be read after frame {count}: {reason(err)}"
             raise DataError(f"{source}: {what}", hint=_CUT) from err
 
 
@@ -144,7 +138,7 @@ def frame_times(path: Path) -> FrameTimes:
                     raise DataError(f"{path}: its frames have no times", hint=hint)
                 shown[packet.pts] = packet.is_keyframe
         except FFmpegError as err:
-            raise DataError(f"{path}: cannot be read: {_reason(err)}", hint=_CUT) from err
+            raise DataError(f"{path}: cannot be read: {reason(err)}", hint=_CUT) from err
         rate = stream.average_rate or stream.guessed_rate
     if not shown:
         raise DataError(f"{path}: holds no frame", hint=_CUT)
@@ -194,7 +188,7 @@ class VideoFrames:
             return self._opened.frame(number)
         except FFmpegError as err:
             self.close()
-            what = f"frame {number} of {len(self)} cannot be decoded: {_reason(err)}"
+            what = f"frame {number} of {len(self)} cannot be decoded: {reason(err)}"
             raise DataError(f"{self.path}: {what}", hint=_CUT) from err
 
     def verify(self) -> None:
@@ -256,8 +250,3 @@ class _Decoder:
             if place >= number:
                 return frame if place == number else None
         return None
-
-
-def _reason(err: Exception) -> str:
-    """Return FFmpeg's or the system's words for an error."""
-    return (getattr(err, "strerror", None) or str(err)).lower()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
-from av.error import FFmpegError
-
-from mlkit_core.errors import DataError, MlkitError
+from mlkit_core.errors import DataError
+from mlkit_core.report.video import VideoWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +13,7 @@ if TYPE_CHECKING:
 
     from mlkit_refdet.scenes.compose import Pixels
 
-_OPTIONS = {"crf": "18", "preset": "veryfast"}
+_CRF = 18
 
 
 def write_film(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps: float) -> int:
@@ -38,31 +34,7 @@ def write_film(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps:
     """
     if size[0] % 2 or size[1] % 2 or min(size) < 16:
         raise DataError(f"{path}: expected even sides of 16 pixels or more, got {size}")
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        count = _encode(aside, frames, size, fps)
-        if not count:
-            raise DataError(f"{path}: no frame was given")
-        aside.replace(path)
-    except (FFmpegError, OSError) as err:
-        raise MlkitError(f"{path}: cannot be written: {err}") from err
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return count
-
-
-def _encode(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps: float) -> int:
-    options = {"movflags": "faststart"}
-    count = 0
-    with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width, stream.pix_fmt = size[0], size[1], "yuv420p"
-        stream.options = dict(_OPTIONS)
+    with VideoWriter(path, fps, size, crf=_CRF) as writer:
         for frame in frames:
-            if frame.shape != (*size, 3):
-                raise DataError(f"frame {count}: expected {(*size, 3)}, got {frame.shape}")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            count += 1
-        container.mux(stream.encode(None))
-    return count
+            writer.write(frame)
+    return writer.frames

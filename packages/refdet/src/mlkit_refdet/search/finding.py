@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlkit_core.errors import DataError, InputError
+from mlkit_core.report.video import VideoWriter
 from mlkit_refdet.search.config import SearchOptions, TrackOptions
 from mlkit_refdet.search.journal import Journal
 from mlkit_refdet.search.pictures import draw_search
 from mlkit_refdet.search.sources import stream_rate
 from mlkit_refdet.search.submission import readable, submission, write_json
 from mlkit_refdet.search.temporal import single_frames, tracks_of
-from mlkit_refdet.search.video import VideoWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -167,6 +167,8 @@ def _search(request: Request, search: Search, journal: Journal, told: Told) -> _
                 LOG.warning("stopped: %s are kept, the same command goes on", done)
                 raise
             LOG.warning("stopped after %d frames", ended.frames)
+        if record is not None and not ended.frames:
+            raise ended.broken or DataError(f"{source.path}: holds no frames")
     return ended
 
 

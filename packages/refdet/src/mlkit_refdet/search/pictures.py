@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from mlkit_core.report.video import VideoWriter
 from mlkit_refdet.search.drawing import Drawn, Row, Tile, boxed, contact_sheet, crop
 from mlkit_refdet.search.temporal import best_of_each_frame
-from mlkit_refdet.search.video import VideoWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
