@@ -169,9 +169,16 @@ CHAINS = (
     ("mask2former", ("daq-tracker", "temporal-refiner"), "video-instances"),
 )
 CHAINED = {name for _, fusions, head in CHAINS for name in (*fusions, head)}
-# They need photos of classes beside a query: refdet's own test_model_whole.py has the whole.
-_WITH_PHOTOS = ("cheaf", "dual", "template-match", "prototype-match")
-CHAINED = {*CHAINED, *_WITH_PHOTOS}
+# Models of images and photos of classes: encoders of both, the fusion of them if any, the head.
+WITH_PHOTOS = (
+    ("yolo-query", "yolo-reference", "cheaf", "dual"),
+    ("timm", "vit-reference", "cheaf", "dual"),
+    ("timm", "timm", "cheaf", "dual"),
+    ("yolo-query", "timm", "film", "dual"),
+    ("pixels", "pixels", None, "template-match"),
+    ("yolo-query", "yolo-reference", None, "prototype-match"),
+)
+CHAINED |= {name for _, _, *rest in WITH_PHOTOS for name in rest}
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: " ".join([*chain[1], chain[2]]))
@@ -195,6 +202,62 @@ def test_chains_over_clips_build_and_run(chain, tmp_path):
         output = model(Batch({"image": frames}, meta, valid={"image": valid}))
     assert output.head.masks.shape[::2] == (ROWS, 3, SIZE // 4)
     assert output.head.logits.isfinite().all()
+
+
+def with_photos(chain, folder):
+    """Return the model of a chain, and a batch: two images, three classes of two photos."""
+    catalogue, (query, photos, fusion, head) = load_catalogue(), chain
+    own = {"timm": {"model": "test_resnet", "out_indices": (2, 3, 4)}}
+    encoders = {}
+    for role, name in (("query", query), ("support", photos), ("asked", "asked-classes")):
+        part, _ = part_of(catalogue.find("encoder", name), folder, EncoderPart, input=role)
+        part.options.update(own.get(name, {}))
+        encoders[role] = part
+    parts = []
+    if fusion is not None:
+        part, _ = part_of(catalogue.find("fusion", fusion), folder, FusionPart, writes="fused")
+        part.options.update({"dim": 8, "channels": None} if fusion == "cheaf" else {"pool": True})
+        part.options.update({"on": "query", "by": "support"})
+        parts.append(part)
+    top, _ = part_of(catalogue.find("head", head), folder)
+    if fusion == "film":
+        top.options["mode"] = "standard"
+    roles = {
+        "query": RoleSpec(shape=(3, None, None)),
+        "support": RoleSpec(shape=(3, None, None), lead=("class", "shot")),
+        "asked": RoleSpec(shape=(None,)),
+    }
+    model = build_model(encoders, parts, top, roles=roles, num_classes=3)
+    sides = sizes_of(model, encoders, roles)
+    inputs = {
+        "query": torch.rand(ROWS, 3, sides["query"], sides["query"]),
+        "support": torch.rand(3, 2, 3, sides["support"], sides["support"]),
+        "asked": torch.tensor([[0.0, 2.0], [1.0, -1.0]]),
+    }
+    masks = torch.zeros(3, 2, sides["support"], sides["support"])
+    masks[..., 8:40, 8:40] = 1
+    meta = tuple(SampleMeta(key=str(row), size=(SIZE, SIZE)) for row in range(ROWS))
+    valid = {"support": torch.ones(3, 2, dtype=torch.bool)}
+    return model, Batch(inputs, meta, valid=valid, masks={"support": masks})
+
+
+@pytest.mark.parametrize("chain", WITH_PHOTOS, ids=lambda chain: " ".join(filter(None, chain)))
+def test_models_of_images_and_photos_train_and_predict(chain, tmp_path):
+    torch.manual_seed(0)
+    model, batch = with_photos(chain, tmp_path)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    if chain[2] is not None:
+        train(model, [], batch, SIZE)
+        moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+        for part in ("head.", "encoders.query.", "fusions.fused."):
+            assert any(name.startswith(part) for name in moved), part
+    model.eval()
+    with torch.no_grad():
+        found = model.head.decode(model(batch).head, batch.meta)
+    assert len(found) == ROWS
+    assert all(one.boxes_xyxy.isfinite().all() for one in found)
+    asked = [{0, 2}, {1}] if chain[2] != "film" else [{0, 1, 2}] * 2
+    assert all(set(f.labels.tolist()) <= own for f, own in zip(found, asked, strict=True))
 
 
 @pytest.mark.parametrize(

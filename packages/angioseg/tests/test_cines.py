@@ -18,7 +18,7 @@ from mlkit_core import load_run
 from mlkit_core.errors import DataError, InputError
 
 
-def band(angle_deg, width_px, side=160, length=100):
+def band(angle_deg, width_px, side=161, length=100):
     """Return a straight band through the middle, drawn by distance to its axis."""
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
     angle = np.deg2rad(angle_deg)
@@ -41,7 +41,9 @@ def test_steps_of_a_centreline_are_counted_once():
 def test_a_straight_vessel_measures_what_was_drawn(angle, width):
     found = measure(band(angle, width), (0.2, 0.2))
     assert found.unit == "mm"
-    assert np.median(found.diameters) == pytest.approx(width * 0.2, abs=0.25)  # a pixel, and slopes
+    upright = angle % 90 == 0
+    # Upright odd widths are exact; on slopes the nearest centre outside may lie a pixel nearer.
+    assert np.median(found.diameters) == pytest.approx(width * 0.2, abs=1e-6 if upright else 0.22)
     # Steps on a slope go round by up to 8 %, and a blunt end forks towards its corners.
     assert found.centreline_length == pytest.approx(100 * 0.2, rel=0.2)
     assert found.components == 1

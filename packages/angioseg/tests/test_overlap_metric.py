@@ -135,3 +135,22 @@ def test_predictions_of_another_size_or_kind_are_refused():
     boxes = BoxPrediction(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))
     with pytest.raises(DataError, match="f2: mask-overlap scores one class"):
         MaskOverlap().update([boxes], batch)
+
+
+def test_the_best_threshold_is_that_of_the_greatest_mean_dice():
+    generator = torch.Generator().manual_seed(3)
+    images = []
+    for key in ("a", "b", "c"):
+        target = torch.rand(24, 24, generator=generator) < 0.2
+        probabilities = 0.5 * torch.rand(24, 24, generator=generator) + 0.2 * target
+        images.append(item(key, key, target, probabilities))
+    images.append(item("d", "d", torch.zeros(24, 24, dtype=torch.bool), torch.zeros(24, 24)))
+    scores = {}
+    for step in range(1, 20):
+        metric = MaskOverlap(threshold=step / 20, resamples=0)
+        for predictions, batch in images:
+            metric.update(predictions, batch)
+        scores[step / 20] = metric.compute()["dice"]
+    found = metric.compute()
+    assert found["dice_at_best"] == pytest.approx(max(scores.values()))
+    assert found["best_threshold"] == max(scores, key=lambda t: scores[t])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import distance_transform_edt, label, maximum_filter
 from skimage.morphology import skeletonize
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class Measurements:
 def measure(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None) -> Measurements:
     """Return the measurements of a mask `[H, W]`.
 
-    The centreline is the skeleton, its length the sum of steps between neighbouring pixels. The
-    diameter at a pixel is twice the distance to the nearest pixel outside, less one pixel, since
-    distances run between centres; it is exact for odd widths and half a pixel too small on average
-    for even ones. In millimetres it is as good as the spacing: at the isocentre, foreshortening not
-    corrected.
+    The centreline is the skeleton, its length the sum of steps between neighbouring pixels: up to
+    8 % long on slopes. The diameter at a pixel is twice the distance to the nearest pixel outside,
+    the greatest around it (a skeleton wanders by a pixel), less one pixel, since distances run
+    between centres: exact for upright vessels of odd width, else up to a pixel off, mostly short.
+    In millimetres it is as good as the spacing: at the isocentre, foreshortening not corrected.
 
     Args:
         mask: True on vessel.
@@ -70,7 +70,7 @@ def measure(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None) -> 
     return Measurements(
         unit="px" if spacing_mm is None else "mm",
         centreline_length=centreline_length(skeleton, spacing),
-        diameters=np.maximum(2 * reach[skeleton] - pixel, 0.0),
+        diameters=np.maximum(2 * maximum_filter(reach, 3)[skeleton] - pixel, 0.0),
         area=float(mask.sum()) * spacing[0] * spacing[1],
         components=int(label(mask, _EIGHT)[1]),  # pyright: ignore[reportIndexIssue]  # scipy's stubs
     )

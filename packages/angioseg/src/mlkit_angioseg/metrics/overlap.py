@@ -9,7 +9,9 @@ import torch
 
 from mlkit_angioseg.metrics.bootstrap import patient_interval
 from mlkit_angioseg.metrics.scores import (
+    THRESHOLDS,
     centreline_dice,
+    dice_by_threshold,
     overlap_scores,
     ranking_scores,
     surface_distance_95,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mlkit_core.types import Prediction
 
 Row = dict[str, "str | float | int | bool | None"]
+State = tuple[list[Row], list[list[float]]]
 SCORES = (
     "dice", "iou", "cldice", "sensitivity", "specificity", "precision", "hd95_px", "auc", "ap",
 )  # fmt: skip
@@ -44,6 +47,8 @@ class MaskOverlap:
 
     `compute` gives the mean of each score over images, never over batches, and `<score>_low` and
     `<score>_high`: the 95 % interval of a bootstrap over patients, where there are two or more.
+    `best_threshold` is the one of 0.05, 0.10, … 0.95 with the greatest mean Dice, `dice_at_best`
+    that Dice: of validation data it may be used on other data, of test data it flatters.
 
     Args:
         threshold: Probability from which a pixel is vessel.
@@ -56,6 +61,7 @@ class MaskOverlap:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
         self.threshold, self.resamples, self.seed = threshold, resamples, seed
         self._rows: list[Row] = []
+        self._curves: list[NDArray[np.float64]] = []
 
     def update(self, predictions: Sequence[Prediction], batch: Batch) -> None:
         """Score each image of a batch.
@@ -74,18 +80,21 @@ class MaskOverlap:
                 )
             row: Row = {"key": meta.key, "patient": meta.group or meta.key, **meta.extra}
             self._rows.append(row | self._scores(probabilities, target))
+            self._curves.append(dice_by_threshold(probabilities, target))
 
     def rows(self) -> list[Row]:
         """Return one mapping for each image: key, patient, angles and all scores; sorted by key."""
         return sorted(self._rows, key=lambda row: str(row["key"]))
 
-    def state(self) -> list[Row]:
-        """Return the rows of this rank."""
-        return list(self._rows)
+    def state(self) -> State:
+        """Return the rows of this rank, and each image's Dice by threshold."""
+        return list(self._rows), [curve.tolist() for curve in self._curves]
 
-    def merge(self, state: list[Row]) -> None:
+    def merge(self, state: State) -> None:
         """Add another rank's rows."""
-        self._rows += state
+        rows, curves = state
+        self._rows += rows
+        self._curves += [np.asarray(curve) for curve in curves]
 
     def compute(self) -> Mapping[str, float]:
         """Return means and intervals of all scores, with the numbers of images and patients."""
@@ -102,6 +111,9 @@ class MaskOverlap:
             interval = patient_interval(values, patients, self.resamples, self.seed)
             if interval is not None:
                 result[f"{name}_low"], result[f"{name}_high"] = interval
+        curve = np.mean(self._curves, axis=0)
+        result["best_threshold"] = float(THRESHOLDS[curve.argmax()])
+        result["dice_at_best"] = float(curve.max())
         return result
 
     def _scores(

@@ -134,7 +134,8 @@ def asked_pairs(
             f"asks: role {asks!r} must have a row for each of {rows} images, got {got}"
         )
     asked = given.round().long().clamp_min(-1)
-    if not tracing() and asked.numel() and int(asked.max()) >= classes:
+    # On a device, indexing finds it out: to ask here would wait for the device at every step.
+    if not tracing() and not asked.is_cuda and asked.numel() and int(asked.max()) >= classes:
         raise BuildError(
             f"asks: class {int(asked.max())} is asked for, the support holds {classes}"
         )
