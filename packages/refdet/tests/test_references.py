@@ -320,3 +320,20 @@ def test_a_data_set_becomes_one_submission(run, tmp_path, capsys):
     shutil.rmtree(tmp_path / "set" / "samples" / "a_0" / "object_images")
     assert main(command) == 2
     assert "in a_0" in capsys.readouterr().err
+
+
+def test_another_data_set_is_scored_under_its_own_names(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run.folder.parents[1] / "data", other)
+    table = json.loads((other / "annotations.json").read_text())
+    for row in table["categories"]:
+        new = f"zebra_{row['name']}"
+        (other / "references" / row["name"]).rename(other / "references" / new)
+        row["name"] = new
+    (other / "annotations.json").write_text(json.dumps(table))
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(run.folder, folder, symlinks=True)
+    changed = [f"data.root={other}", f"data.val_root={other}", "data.val_fold=null"]
+    found = load_run(folder, changed).evaluate("val")
+    keys = {row["key"] for row in found.rows if row.get("metric") == "box-map"}
+    assert keys == {f"zebra_{name}" for name in "abcdef"}

@@ -216,9 +216,18 @@ def _kinds_of(where: str, loss: Loss, model: Model, data: Data) -> frozenset[str
     return matched
 
 
-def build_metrics(parts: Collection[Part], classes: Sequence[str]) -> dict[str, Metric]:
-    """Return fresh metrics by name; they may ask for `num_classes` and for the names, `classes`."""
-    context = {"num_classes": len(classes), "classes": tuple(classes)}
+def build_metrics(
+    parts: Collection[Part], num_classes: int, classes: Sequence[str]
+) -> dict[str, Metric]:
+    """Return fresh metrics by name.
+
+    Args:
+        parts: Of the run file. They may ask for `num_classes` and `classes`.
+        num_classes: Of the model.
+        classes: Names of the evaluated data's labels, which need not be the model's: a model that
+            finds what photos show meets other classes than it was trained on.
+    """
+    context = {"num_classes": num_classes, "classes": tuple(classes)}
     return {part.name: build_part(part, f"metrics.{part.name}", **context) for part in parts}
 
 

@@ -115,7 +115,7 @@ class Run:
             raise BuildError("metrics: the run file names none")
         limit = _trainer_options(config).get("pictures", 8)
         book = PictureBook(self.folder / "pictures" / split, limit=limit)
-        make = partial(build_metrics, config.metrics, stage.classes)
+        make = partial(build_metrics, config.metrics, len(stage.classes), stage.data.classes)
         found = evaluate(stage.model, stage.data, make, split, engine, seen=book.add)
         if engine.is_main:
             book.close()

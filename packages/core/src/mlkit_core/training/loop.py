@@ -230,7 +230,7 @@ class StageLoop:
         found = evaluate(
             stage.model,
             stage.data,
-            lambda: build_metrics(stage.config.metrics, stage.classes),
+            lambda: build_metrics(stage.config.metrics, len(stage.classes), stage.classes),
             "val",
             self.engine,
             prepare=self._prepare,
