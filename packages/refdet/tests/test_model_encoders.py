@@ -144,6 +144,19 @@ def test_a_mask_of_zeros_means_unknown_and_none_means_it_of_all(reference):
     torch.testing.assert_close(unknown.protos["p4"], none.protos["p4"])
 
 
+def test_known_photos_count_alike_beside_one_whose_place_is_unknown():
+    maps = {"p3": torch.randn(2, 8, 12, 12)}
+    mask = torch.zeros(2, 96, 96)
+    mask[0, :48, :24] = 1  # six by three cells
+    mixed = foreground_weights(mask, maps)["p3"]
+    alone = foreground_weights(mask[:1], {"p3": maps["p3"][:1]})["p3"]
+    expected = torch.zeros(12, 12)
+    expected[:6, :3] = 1
+    assert torch.equal(alone[0], expected)
+    assert torch.equal(mixed[0], expected)
+    torch.testing.assert_close(mixed[1], foreground_weights(None, maps)["p3"][1])
+
+
 def test_prototypes_carry_gradient_to_projection_and_trunk():
     torch.manual_seed(0)
     encoder = YoloReference(dim=16)

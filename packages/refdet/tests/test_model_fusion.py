@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mlkit_core.errors import BuildError
 from mlkit_core.types import Features, FeatureSpec, Letterbox, SampleMeta
+from mlkit_refdet.encoders.projection import ChannelNorm
 from mlkit_refdet.features import AskedFeatures, EmbedSpec, QueryFeatures, SupportFeatures
 from mlkit_refdet.fusion.cheaf import CheafFusion, example
 from mlkit_refdet.head.dual import DualHead
@@ -128,6 +129,15 @@ def test_images_of_a_batch_do_not_see_each_other(built):
     one, two = fusion(scope), fusion({**scope, "query": other})
     for level in LEVELS:
         torch.testing.assert_close(one.pairs[level][0], two.pairs[level][0])
+
+
+def test_a_positions_norm_does_not_depend_on_other_positions():
+    norm, values = ChannelNorm(8), torch.randn(1, 8, 6, 6)
+    lone = values.clone()
+    lone[..., 2:, :] = 0
+    torch.testing.assert_close(norm(lone)[..., :2, :], norm(values)[..., :2, :])
+    expected = torch.nn.functional.layer_norm(values[0, :, 1, 4], (8,))
+    torch.testing.assert_close(norm(values)[0, :, 1, 4], expected)
 
 
 def test_shots_that_are_not_real_do_not_count(built):

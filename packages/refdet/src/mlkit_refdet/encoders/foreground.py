@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import roi_align
 
+from mlkit_core.types import tracing
 from mlkit_refdet.encoders.projection import unit
 
 if TYPE_CHECKING:
@@ -33,17 +34,24 @@ def foreground_weights(mask: Tensor | None, maps: Mapping[str, Tensor]) -> dict[
         mask: `[R, H, W]`, 1 on the object, or None: known of no photo.
         maps: Level to `[R, C, h, w]`.
     """
+    if mask is None:
+        return {level: guessed_foreground(values) for level, values in maps.items()}
+    known = mask.flatten(1).any(1)[:, None, None]
+    # On a device, to ask whether all are known would wait for it at every step.
+    everywhere = not tracing() and not mask.is_cuda and bool(known.all())
     found: dict[str, Tensor] = {}
     for level, values in maps.items():
-        guessed = border_contrast(values) * centre_bump(values)
-        if mask is None:
-            found[level] = guessed
-            continue
         size = values.shape[2:]
         pooled = functional.adaptive_avg_pool2d(mask[:, None].to(values.dtype), size)[:, 0]
-        known = mask.flatten(1).any(1)[:, None, None]
-        found[level] = torch.where(known, pooled, guessed)
+        found[level] = (
+            pooled if everywhere else torch.where(known, pooled, guessed_foreground(values))
+        )
     return found
+
+
+def guessed_foreground(values: Tensor) -> Tensor:
+    """Return each cell's share of object where no mask says it, `[R, C, h, w]` to `[R, h, w]`."""
+    return border_contrast(values) * centre_bump(values)
 
 
 def border_contrast(values: Tensor) -> Tensor:

@@ -50,6 +50,18 @@ class Projection(nn.Module):
         }
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position of a map `[R, C, h, w]`.
+
+    A norm over positions, too, as GroupNorm is, would bring a map without the object to the same
+    spread as one with it: how strongly an image answers is what tells the two apart.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's own name
+        """Return a map of the same shape."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
 def unit(values: Tensor, dim: int = -1) -> Tensor:
     """Return `values` of length one along a dimension."""
     return functional.normalize(values, dim=dim)

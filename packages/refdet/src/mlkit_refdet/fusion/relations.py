@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlkit_refdet.encoders.projection import unit
+from mlkit_refdet.encoders.projection import ChannelNorm, unit
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class LevelFusion(nn.Module):
         self.mix = (
             nn.Sequential(
                 nn.Conv2d(width, channels, 1),
-                nn.GroupNorm(1, channels),
+                ChannelNorm(channels),
                 nn.SiLU(),
                 nn.Conv2d(channels, channels, 1),
             )
@@ -142,7 +142,7 @@ class ShortLong(nn.Module):
         super().__init__()
         self.short = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.long = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.norm = nn.GroupNorm(1, channels)
+        self.norm = ChannelNorm(channels)
         self.join = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.join.weight)
         nn.init.zeros_(self.join.bias)  # pyright: ignore[reportArgumentType]  # it has one

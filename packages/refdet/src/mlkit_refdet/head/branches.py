@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mlkit_refdet.encoders.projection import unit
+from mlkit_refdet.encoders.projection import ChannelNorm, unit
 from mlkit_refdet.fusion.relations import start_as_identity
 from mlkit_refdet.results import BINS, BranchLogits
 
@@ -21,17 +21,17 @@ _MOST_SCALE = 100.0
 _CELLS = 8400  # of a detector at 640 px: what the classes' first bias is meant for
 
 
-def conv(before: int, after: int, *, separable: bool = False) -> nn.Sequential:
-    """Return a 3x3 convolution, GroupNorm and SiLU; `separable`: depthwise, then 1x1."""
-    layers: list[nn.Module] = (
-        [
-            nn.Conv2d(before, before, 3, padding=1, groups=before, bias=False),
-            nn.Conv2d(before, after, 1, bias=False),
-        ]
-        if separable
-        else [nn.Conv2d(before, after, 3, padding=1, bias=False)]
-    )
-    return nn.Sequential(*layers, nn.GroupNorm(math.gcd(8, after), after), nn.SiLU())
+def conv(before: int, after: int) -> nn.Sequential:
+    """Return a 3x3 convolution, GroupNorm and SiLU."""
+    layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return nn.Sequential(layer, nn.GroupNorm(math.gcd(8, after), after), nn.SiLU())
+
+
+def separable(before: int, after: int) -> nn.Sequential:
+    """Return a depthwise 3x3 and a 1x1 convolution, a norm over channels and SiLU."""
+    spatial = nn.Conv2d(before, before, 3, padding=1, groups=before, bias=False)
+    mixing = nn.Conv2d(before, after, 1, bias=False)
+    return nn.Sequential(spatial, mixing, ChannelNorm(after), nn.SiLU())
 
 
 def dense(maps: Mapping[str, Tensor]) -> Tensor:
@@ -115,15 +115,15 @@ class PrototypeBranch(nn.Module):
             self.project[level] = nn.Conv2d(width, dim, 1)
             start_as_identity(self.project[level])  # pyright: ignore[reportArgumentType]  # a convolution
             self.boxes[level] = nn.Sequential(
-                conv(width, hidden, separable=True),
-                conv(hidden, hidden, separable=True),
+                separable(width, hidden),
+                separable(hidden, hidden),
                 nn.Conv2d(hidden, 4 * BINS, 1),
             )
             if relation:
                 last = nn.Conv2d(hidden, 1, 1)
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]  # it has one
-                self.relation[level] = nn.Sequential(conv(width, hidden, separable=True), last)
+                self.relation[level] = nn.Sequential(separable(width, hidden), last)
 
     def forward(self, fused: PairFeatures, asked: Tensor) -> BranchLogits:
         """Return distances `[B * W, A, 4 * BINS]` and logits `[B * W, A, 1]`."""
