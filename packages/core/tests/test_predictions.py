@@ -103,6 +103,16 @@ def test_a_folder_holds_one_json_and_pictures_in_original_pixels(tmp_path):
     assert np.array_equal(mask, (found > 0.5).numpy() * 255)
 
 
+def test_the_background_of_label_maps_is_no_category_and_ids_keep_their_names(tmp_path):
+    probabilities = torch.zeros(3, 2, 3)
+    probabilities[2] = 1
+    writer = PredictionWriter(tmp_path, ("background", "LAD", "LCX"))
+    writer.add(batch_of("a"), [MaskPrediction(probabilities)])
+    record = json.loads(writer.close()[0].read_text())
+    assert record["categories"] == [{"id": 1, "name": "LAD"}, {"id": 2, "name": "LCX"}]
+    assert [entry["category_id"] for entry in record["annotations"]] == [2]
+
+
 def test_two_items_of_one_key_do_not_overwrite_each_other(tmp_path):
     writer = PredictionWriter(tmp_path, ("vessel",))
     for _ in range(2):

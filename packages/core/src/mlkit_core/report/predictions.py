@@ -112,6 +112,11 @@ class PredictionWriter:
             height, width = meta.size or (None, None)
             image: Entry = {"id": number, "file_name": meta.path or meta.key, "key": meta.key}
             self._images.append({**image, "height": height, "width": width, **dict(meta.extra)})
+            if isinstance(prediction, MaskPrediction) and prediction.probabilities.ndim == 3:
+                # A label map's classes begin with the background, which is no category.
+                self._categories = [
+                    {"id": i, "name": name} for i, name in enumerate(self._classes) if i > 0
+                ]
             for entry in coco_entries(prediction):
                 identity = {"id": len(self._annotations) + 1, "image_id": number}
                 self._annotations.append(identity | entry)
