@@ -133,7 +133,7 @@ def test_predictions_of_another_size_or_kind_are_refused():
     with pytest.raises(DataError, match=r"f2: prediction is \(2, 2\), target \(4, 4\)"):
         MaskOverlap().update([MaskPrediction(torch.zeros(2, 2))], batch)
     boxes = BoxPrediction(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))
-    with pytest.raises(DataError, match="f2: mask-overlap scores one class"):
+    with pytest.raises(DataError, match="f2: mask-overlap scores masks"):
         MaskOverlap().update([boxes], batch)
 
 

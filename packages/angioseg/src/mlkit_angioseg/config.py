@@ -67,8 +67,16 @@ class AngioFramesConfig(Config):
     masks: str = Field(default="masks", description="Mask folder within root (folder layout).")
     mask_source: Literal["manual", "pseudo", "prefer_manual"] = Field(
         default="manual",
-        description="csv: vessel_mask_actual_path, deepsa_pseudo_label_path, or the first that is "
-        "given.",
+        description="vessel_mask_actual_path or mask, deepsa_pseudo_label_path, or the first that "
+        "is given; a column mask_source says what the first is.",
+    )
+    pseudo_weight: float = Field(
+        default=1.0, gt=0, description="Worth of a pseudo-labelled frame in the losses."
+    )
+    classes: tuple[str, ...] = Field(
+        default=(),
+        max_length=254,
+        description="Names of a label map's values from 1; empty: masks of 0 and 1, or 0 and 255.",
     )
     val_patients: tuple[str, ...] = Field(
         default=(), description="Patients of split val; all others train. Overrides the table."

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mlkit_core import CommandSpec, ComponentSpec, ExampleSpec, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 MLKIT_API = 1
 
@@ -119,6 +120,18 @@ _COMMANDS: tuple[CommandSpec, ...] = (
         target="mlkit_angioseg.verbs.frames:frames",
         summary="Propose the frame of a cine that is filled best with contrast.",
     ),
+    CommandSpec(
+        group="angioseg",
+        name="import",
+        target="mlkit_angioseg.verbs.imports:import_frames",
+        summary="Make a data set out of DICOM files, DCA1, XCAD, ARCADE or their like.",
+    ),
+    CommandSpec(
+        group="angioseg",
+        name="pseudo-label",
+        target="mlkit_angioseg.verbs.pseudo_label:pseudo_label",
+        summary="Write a run's masks of frames without any, with where they came from.",
+    ),
 )
 
 
@@ -126,6 +139,16 @@ _COMMANDS: tuple[CommandSpec, ...] = (
 def mlkit_commands() -> Iterator[CommandSpec]:
     """Yield the verbs under `mlkit angioseg`."""
     yield from _COMMANDS
+
+
+@hookimpl
+def mlkit_run_started(folder: Path, config: Mapping[str, object]) -> None:
+    """Write into the run's folder who made the masks that it trains and is measured on."""
+    data = config.get("data")
+    if isinstance(data, dict) and str(data.get("name")).rpartition("/")[2] == "angio-frames":
+        from mlkit_angioseg.frames.shares import write_shares
+
+        write_shares(folder, data)
 
 
 @hookimpl

@@ -16,7 +16,8 @@ class VesselTarget(MaskTarget):
     """Vessel masks at the input's size, and in evaluation also at the original size.
 
     Args:
-        original: One bool mask `[H, W]` in original pixels for each row; empty in training.
+        original: One mask `[H, W]` in original pixels for each row, bool, or uint8 labels; empty in
+            training.
     """
 
     original: tuple[Tensor, ...] = ()

@@ -225,7 +225,8 @@ class MaskTarget(Target):
     Args:
         masks: `[B, H, W]`, 0 or 1 (or the class index), at the input's size.
         valid: `[B, H, W]` bool, False where padding or a collimator hides the image; None: all.
-        weight: `[B]`, each image's worth in the loss; None: all one.
+        weight: `[B]`, each image's worth in the loss; None: all one. Losses divide by the number of
+            images, so zeros alone give a loss of zero and teach nothing.
     """
 
     masks: Tensor

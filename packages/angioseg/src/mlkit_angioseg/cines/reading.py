@@ -66,15 +66,22 @@ class Cine:
 
     def inside(self, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
         """Return what collimator and shutter leave open, `[H, W]`; None where nothing is said."""
-        if self.header is None or self.header.collimator is None:
-            return None
-        top, bottom, left, right = self.header.collimator
-        open_area = np.zeros(shape, bool)
-        open_area[top : bottom + 1, left : right + 1] = True
-        return open_area
+        return inside_of(self.header.collimator if self.header is not None else None, shape)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return (self.grey(index) for index in range(len(self.places)))
+
+
+def inside_of(
+    collimator: tuple[int, int, int, int] | None, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Return what a collimator (as in `CineHeader`) leaves open, `[H, W]`; None without one."""
+    if collimator is None:
+        return None
+    top, bottom, left, right = collimator
+    open_area = np.zeros(shape, bool)
+    open_area[top : bottom + 1, left : right + 1] = True
+    return open_area
 
 
 def open_cine(path: Path) -> Cine:

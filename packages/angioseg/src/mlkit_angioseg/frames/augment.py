@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlkit_angioseg.frames.labels import channels, labels_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,15 +37,17 @@ def augment(
     angles: tuple[float, float],
     options: AugmentOptions,
     rng: np.random.Generator,
+    classes: int = 1,
 ) -> Augmented:
     """Return a random version of a frame; all randomness comes from `rng`.
 
     Args:
         grey: `[1, H, W]`, 0..1.
-        mask: `[1, H, W]`, 0 or 1.
+        mask: `[1, H, W]`, 0 or 1, or a label map.
         angles: Primary and secondary, degrees.
         options: How much of what; `crop` is the side of the result, None for `[H, W]`.
         rng: The frame's own generator.
+        classes: Of the label map.
     """
     height, width = grey.shape[-2:]
     size = (options.crop, options.crop) if options.crop else (height, width)
@@ -55,10 +59,12 @@ def augment(
     grid = (2 * where + 1) / torch.tensor([width, height]) - 1
     sample = {"padding_mode": "border", "align_corners": False}
     warped = functional.grid_sample(grey[None], grid[None], mode="bilinear", **sample)[0]
-    labels = functional.grid_sample(mask[None], grid[None], mode="bilinear", **sample)[0]
+    shares = functional.grid_sample(
+        channels(mask, classes)[None], grid[None], mode="bilinear", **sample
+    )[0]
     return Augmented(
         grey=change_grey(warped, options, rng),
-        mask=(labels * inside > 0.5).to(mask.dtype),
+        mask=labels_of(shares * inside),
         valid=inside[None],
         angles=_change_angles(angles, mirrored, options, rng),
     )

@@ -9,25 +9,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mlkit_angioseg.config import AngioFramesConfig, AugmentOptions
 from mlkit_angioseg.dicom.frames import read_frame
-from mlkit_angioseg.dicom.header import is_dicom
 from mlkit_angioseg.frames import letterbox, pixels
 from mlkit_angioseg.frames.augment import Augmented, augment
+from mlkit_angioseg.frames.labels import class_names
 from mlkit_angioseg.frames.opening import open_frames
+from mlkit_angioseg.frames.samples import augmented_roles, frame_meta, plain, stack
 from mlkit_angioseg.frames.splits import SPLITS
 from mlkit_angioseg.frames.tables import read_rows
 from mlkit_angioseg.targets import VesselTarget
 from mlkit_core.errors import DataError
-from mlkit_core.types import Batch, Draw, MaskTarget, Needs, RoleSpec, Sample, SampleMeta
+from mlkit_core.types import Batch, Draw, MaskTarget, Needs, RoleSpec, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mlkit_angioseg.dicom.header import CineHeader
+    from torch import Tensor
+
+    from mlkit_angioseg.frames.opening import OpenFrame
     from mlkit_angioseg.frames.rows import FrameRow
     from mlkit_core.types import Letterbox, Role, Target
 
@@ -47,7 +49,6 @@ class AngioFrames:
         "view": RoleSpec(shape=(2,), value_range=(-180.0, 180.0), unit="degrees"),
     }
     kinds: Mapping[str, tuple[type[Target], str]] = {"mask": (MaskTarget, "head")}
-    classes: tuple[str, ...] = ("vessel",)
 
     def __init__(
         self,
@@ -58,6 +59,8 @@ class AngioFrames:
         images: str = "images",
         masks: str = "masks",
         mask_source: str = "manual",
+        pseudo_weight: float = 1.0,
+        classes: Sequence[str] = (),
         val_patients: Sequence[str] = (),
         test_patients: Sequence[str] = (),
         on_missing_angle: str = "error",
@@ -70,9 +73,11 @@ class AngioFrames:
         given = dict(locals())
         del given["self"]
         self.options = AngioFramesConfig.model_validate(given)
+        self.classes: tuple[str, ...] = class_names(self.options.classes)
+        self._labels = len(self.options.classes)
         changes = self.options.augment
         self._changes = AugmentOptions() if changes is True else changes or None
-        self.augments = _augmented_roles(self._changes)
+        self.augments = augmented_roles(self._changes)
         self._needs: Mapping[Role, Needs] | None = None
         self._side = self.options.size
         self._rows: list[FrameRow] | None = None
@@ -99,7 +104,7 @@ class AngioFrames:
             DataError: All problems of the table.
         """
         if self._rows is None:
-            self._rows = read_rows(self.options, needs_angles=self._reads("view"))
+            self._rows = read_rows(self.options, needs_angles=self.reads("view"))
         return self._rows
 
     def units(self, split: str, seed: int) -> list[list[FrameDraw]]:
@@ -127,29 +132,31 @@ class AngioFrames:
         """
         row = self.rows()[draw.index]
         box = letterbox.fit_letterbox(row.size, self.options.size)
-        mask = torch.from_numpy(pixels.read_mask(row.mask, row.where))[None]  # [1, H, W]
+        mask = self._mask(row)
         angles = row.angles or (math.nan, math.nan)
         keys = self._keys(row.image, row.frame, angles)
-        target = letterbox.resize_mask(mask.float(), box.size)
+        target = letterbox.resize_mask(mask.float(), box.size, max(1, self._labels))
         if self._skips():
-            return self._sample(row, box, None, _plain(target, angles), mask, keys)
+            return self._sample(row, box, None, plain(target, angles), mask, keys)
         grey = letterbox.resize_grey(self._grey(row.image, row.frame, row.where), box.size)
         if not draw.augment or self._changes is None:
-            return self._sample(row, box, grey, _plain(target, angles), mask, keys)
+            return self._sample(row, box, grey, plain(target, angles), mask, keys)
         rng = np.random.default_rng(draw.seed)
-        changed = augment(grey, target, angles, self._changes, rng)
+        changed = augment(grey, target, angles, self._changes, rng, max(1, self._labels))
         return self._sample(row, box, changed.grey, changed, None, keys)
 
     def collate(self, units: Sequence[Sequence[Sample]]) -> list[Batch]:
         """Return one batch of kind "mask"."""
         samples = [sample for unit in units for sample in unit]
         targets = [sample.target for sample in samples if isinstance(sample.target, VesselTarget)]
+        weights = [target.weight for target in targets if target.weight is not None]
         target = VesselTarget(
             masks=torch.cat([t.masks for t in targets]),
             valid=torch.cat([t.valid for t in targets if t.valid is not None]),
+            weight=torch.cat(weights) if weights else None,
             original=tuple(mask for t in targets for mask in t.original),
         )
-        return [replace(_stack(samples), target=target)]
+        return [replace(stack(samples), target=target)]
 
     def open(self, inputs: Mapping[Role, Path]) -> Iterator[Batch]:
         """Yield one batch for each frame of the user's own files.
@@ -162,15 +169,36 @@ class AngioFrames:
         Raises:
             DataError: A file cannot be read, or the model reads the view and no angle is given.
         """
-        for frame in open_frames(inputs, self.options, needs_angles=self._reads("view")):
-            box = letterbox.fit_letterbox(frame.size, self.options.size)
-            grey = letterbox.resize_grey(
-                self._grey(frame.image, frame.frame, frame.where), box.size
-            )
-            angles = frame.angles or (math.nan, math.nan)
-            meta = _meta(frame.key, frame.image, frame.size, box, frame.angles, cine=frame.cine)
-            keys = self._keys(frame.image, frame.frame, angles)
-            yield _stack([Sample(self._inputs(grey, angles), meta, keys=keys)])
+        for frame in open_frames(inputs, self.options, needs_angles=self.reads("view")):
+            yield self.batch_of(frame)
+
+    def batch_of(self, frame: OpenFrame) -> Batch:
+        """Return a frame without a target as a batch of its own.
+
+        Raises:
+            DataError: The frame cannot be decoded.
+        """
+        box = letterbox.fit_letterbox(frame.size, self.options.size)
+        grey = letterbox.resize_grey(self._grey(frame.image, frame.frame, frame.where), box.size)
+        angles = frame.angles or (math.nan, math.nan)
+        meta = frame_meta(frame.key, frame.image, frame.size, box, frame.angles, cine=frame.cine)
+        keys = self._keys(frame.image, frame.frame, angles)
+        return stack([Sample(self._inputs(grey, angles), meta, keys=keys)])
+
+    def _mask(self, row: FrameRow) -> Tensor:
+        """Return the mask `[1, H, W]`: bool, or uint8 labels."""
+        if row.mask is None:
+            raise DataError(f"{row.where}: mask is missing")
+        if self._labels:
+            return torch.from_numpy(pixels.read_labels(row.mask, row.where, self._labels))[None]
+        return torch.from_numpy(pixels.read_mask(row.mask, row.where))[None]
+
+    def _weight(self, row: FrameRow) -> Tensor | None:
+        """Return the frame's worth `[1]`; None where all frames are worth the same."""
+        if self.options.pseudo_weight == 1:
+            return None
+        is_pseudo = row.mask_source == "pseudo"
+        return torch.tensor([self.options.pseudo_weight if is_pseudo else 1.0])
 
     def _grey(self, image: Path, frame: int | None, where: str) -> Tensor:
         if frame is not None and image.suffix.lower() != ".npy":
@@ -200,9 +228,10 @@ class AngioFrames:
         target = VesselTarget(
             masks=letterbox.pad_to(frame.mask, side, (0.0,)),
             valid=letterbox.pad_to(frame.valid, side, (0.0,)),
+            weight=self._weight(row),
             original=() if original is None else (original[0],),
         )
-        meta = _meta(row.key, row.image, row.size, box, row.angles, row)
+        meta = frame_meta(row.key, row.image, row.size, box, row.angles, row)
         return Sample(self._inputs(grey, frame.angles, side), meta, target, keys)
 
     def _cropped(self) -> bool:
@@ -235,58 +264,9 @@ class AngioFrames:
     def _need(self, role: Role) -> Needs:
         return (self._needs or {}).get(role, Needs())
 
-    def _reads(self, role: Role) -> bool:
+    def reads(self, role: Role) -> bool:
+        """Return whether the model takes this input; all of them before `bind`."""
         return self._needs is None or role in self._needs
 
     def _skips(self) -> bool:
         return self._need("image").skip
-
-
-def _augmented_roles(changes: AugmentOptions | None) -> frozenset[Role]:
-    if changes is None:
-        return frozenset()
-    moves_view = changes.flips or changes.view_jitter_deg > 0
-    return frozenset({"image", "view"} if moves_view else {"image"})
-
-
-def _plain(mask: Tensor, angles: tuple[float, float]) -> Augmented:
-    return Augmented(mask, mask, torch.ones_like(mask, dtype=torch.bool), angles)
-
-
-def _meta(
-    key: str,
-    image: Path,
-    size: tuple[int, int],
-    box: Letterbox,
-    angles: tuple[float, float] | None,
-    row: FrameRow | None = None,
-    cine: CineHeader | None = None,
-) -> SampleMeta:
-    primary, secondary = angles or (None, None)
-    extra: dict[str, str | float | int | bool | None] = {
-        "primary_angle_deg": primary,
-        "secondary_angle_deg": secondary,
-    }
-    if row is not None:
-        extra |= {"cine": row.cine, "split": row.split}
-        extra |= {"mask_source": row.mask_source} if row.mask_source else {}
-    # A hospital's file names may name a patient: of a DICOM file only the hash goes on.
-    path = "" if cine is not None or is_dicom(image) else str(image)
-    return SampleMeta(
-        key=key,
-        size=size,
-        letterbox=box,
-        group=row.patient if row is not None else "",
-        path=path,
-        extra=extra,
-    )
-
-
-def _stack(samples: Sequence[Sample]) -> Batch:
-    first = samples[0]
-    return Batch(
-        inputs={role: torch.stack([s.inputs[role] for s in samples]) for role in first.inputs},
-        meta=tuple(sample.meta for sample in samples),
-        kind="mask",
-        keys={role: tuple(s.keys[role] for s in samples) for role in first.keys},
-    )

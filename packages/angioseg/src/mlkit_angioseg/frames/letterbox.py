@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlkit_angioseg.frames.labels import channels, labels_of
 from mlkit_core.errors import BuildError
 from mlkit_core.types import Letterbox
 
@@ -53,15 +54,16 @@ def resize_grey(grey: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[0].clamp(0, 1)
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a float mask 0 or 1 `[1, H, W]` at another size.
+def resize_mask(mask: Tensor, size: tuple[int, int], classes: int = 1) -> Tensor:
+    """Return a float mask 0 or 1, or a label map of `classes`, `[1, H, W]`, at another size.
 
     Shrinking averages and then asks for half, so that a pixel stands for its majority.
     """
     if tuple(mask.shape[-2:]) == size:
         return mask
-    mode = "area" if size[0] <= mask.shape[-2] else "nearest-exact"
-    return (functional.interpolate(mask[None], size, mode=mode)[0] >= 0.5).to(mask.dtype)
+    if size[0] > mask.shape[-2]:
+        return functional.interpolate(mask[None], size, mode="nearest-exact")[0]
+    return labels_of(functional.interpolate(channels(mask, classes)[None], size, mode="area")[0])
 
 
 def pad_to(values: Tensor, side: int, fill: tuple[float, ...]) -> Tensor:

@@ -74,20 +74,39 @@ def stretch(grey: NDArray[np.float32], least: float = 1 / 255) -> NDArray[np.flo
     return np.clip((grey - low) / max(float(high - low), least), 0, 1, dtype=np.float32)
 
 
+def read_labels(path: Path, where: str, classes: int) -> NDArray[np.uint8]:
+    """Return a label map `[H, W]` of values from 0, the background, to `classes`.
+
+    Raises:
+        DataError: The file cannot be decoded, or holds a greater value.
+    """
+    stored = _stored_mask(path, where, grey_of=("1", "L", "P"))
+    if (highest := int(stored.max())) > classes:
+        hint = "data.classes names the values from 1; without it masks hold 0 and 1, or 0 and 255"
+        raise DataError(
+            f"{where}: mask {path}: value {highest}, but there are {classes} classes", hint=hint
+        )
+    return stored.astype(np.uint8)
+
+
+def _stored_mask(path: Path, where: str, grey_of: tuple[str, ...] = ("1", "L")) -> NDArray:
+    """Return a mask's values; pictures of other modes than `grey_of` are made grey."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.array(open_array(path))
+        with Image.open(path) as picture:
+            return np.asarray(picture if picture.mode in grey_of else picture.convert("L"))
+    except UNREADABLE as err:
+        raise DataError(f"{where}: mask {path}: cannot be decoded: {err}") from err
+
+
 def read_mask(path: Path, where: str) -> NDArray[np.bool_]:
     """Return a mask `[H, W]`, True on vessel; stored values are 0 and 1, or 0 and 255.
 
     Raises:
         DataError: The file cannot be decoded, or holds other values.
     """
-    try:
-        if path.suffix.lower() == ".npy":
-            stored = np.array(open_array(path))
-        else:
-            with Image.open(path) as picture:
-                stored = np.asarray(picture if picture.mode in ("1", "L") else picture.convert("L"))
-    except UNREADABLE as err:
-        raise DataError(f"{where}: mask {path}: cannot be decoded: {err}") from err
+    stored = _stored_mask(path, where)
     values = np.unique(stored)
     if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
         shown = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")

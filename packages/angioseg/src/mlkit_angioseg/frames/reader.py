@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from mlkit_angioseg.frames.angles import agree, read_json_angles, to_dicom
 from mlkit_angioseg.frames.csvfile import Cells, cell
 from mlkit_angioseg.frames.headers import Header, Headers
 from mlkit_angioseg.frames.rows import FrameRow, Problems
+from mlkit_angioseg.frames.sources import MASKS, choose_mask
 from mlkit_angioseg.frames.splits import choose_split
 
 if TYPE_CHECKING:
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
 
 CINE = ("cine_path",)
 IMAGE = ("image", "file", "filename")
-MASKS = {
-    "manual": ("vessel_mask_actual_path", "mask_path"),
-    "pseudo": ("deepsa_pseudo_label_path",),
-}
-SOURCES = {"manual": ("manual",), "pseudo": ("pseudo",), "prefer_manual": ("manual", "pseudo")}
-_PATIENT = ("patient", "patient_id")
+PATIENT = ("patient", "patient_id")
 _MISSING = (
     "on_missing_angle: drop leaves such rows out, learned trains an embedding of 'unknown', "
     "zero takes them for AP (0/0)"
@@ -50,10 +46,19 @@ class RowReader:
         options: The data's options.
         base: What relative paths start from.
         needs_angles: Whether missing angles are a problem.
+        needs_masks: Whether missing masks are a problem.
     """
 
-    def __init__(self, options: AngioFramesConfig, base: Path, *, needs_angles: bool) -> None:
-        self.options, self.base, self.needs_angles = options, base, needs_angles
+    def __init__(
+        self,
+        options: AngioFramesConfig,
+        base: Path,
+        *,
+        needs_angles: bool,
+        needs_masks: bool = True,
+    ) -> None:
+        self.options, self.base = options, base
+        self.needs_angles, self.needs_masks = needs_angles, needs_masks
         self.problems, self.headers, self.dropped = Problems(), Headers(), 0
 
     def cine_row(self, where: str, cells: Cells) -> FrameRow | None:
@@ -63,8 +68,9 @@ class RowReader:
             ValueError: The row names no cine.
         """
         image = self.base / _required(cells, CINE)
-        source, mask = self._mask_cell(cells)
-        cine, case = _relative(image, self.base), cell(cells, ("case_id",))
+        source, mask = choose_mask(cells, self.options.mask_source)
+        case = cell(cells, ("case_id",))
+        cine = cell(cells, ("cine",)) or _relative(image, self.base)
         contours = cell(cells, ("contours_path",))
         named = _Named(
             key="/".join(filter(None, (case, image.stem, cell(cells, ("cass_segment",))))),
@@ -73,7 +79,7 @@ class RowReader:
             mask_source=source,
             contours=self.base / contours if contours else None,
             cine=cine,
-            patient=cell(cells, _PATIENT) or case or cine,
+            patient=cell(cells, PATIENT) or case or cine,
         )
         return self._row(where, cells, named)
 
@@ -85,13 +91,14 @@ class RowReader:
         """
         name = _required(cells, IMAGE)
         cine = cell(cells, ("cine",)) or Path(name).stem
-        mask = cell(cells, ("mask",)) or self._mask_of(name)
+        source, mask = choose_mask(cells, self.options.mask_source, self._own_mask(cells, name), "")
         named = _Named(
             key=str(Path(name).with_suffix("")),
             image=self.base / self.options.images / name,
-            mask=self.base / self.options.masks / mask,
+            mask=self.base / mask if mask else None,
+            mask_source=source,
             cine=cine,
-            patient=cell(cells, _PATIENT) or cine,
+            patient=cell(cells, PATIENT) or cine,
         )
         return self._row(where, cells, named)
 
@@ -99,6 +106,7 @@ class RowReader:
         before, header, frame, split = len(self.problems.lines), Header(0, 0), None, ""
         with self.problems.at(where):
             header = self.headers.image(named.image)
+            named = _without_names(named, header, self.base)
             frame = _frame_index(cells, header)
         with self.problems.at(where):
             self._check_mask(named.mask, header)
@@ -106,15 +114,12 @@ class RowReader:
         with self.problems.at(where):
             split = choose_split(cells, named.patient, self.options)
         dropped = angles is None and self.needs_angles and self.options.on_missing_angle == "drop"
-        if len(self.problems.lines) > before or named.mask is None or dropped:
+        if len(self.problems.lines) > before or dropped:
             self.dropped += dropped
             return None
-        # A hospital's file names may name a patient: of a DICOM file the hash stands for it.
-        hashed = header.cine.uid_hash if header.cine is not None else named.image.stem
-        key = named.key.replace(named.image.stem, hashed)
         return FrameRow(
             where=where,
-            key=key if frame is None else f"{key}#{frame}",
+            key=named.key if frame is None else f"{named.key}#{frame}",
             image=named.image,
             frame=frame,
             mask=named.mask,
@@ -124,6 +129,7 @@ class RowReader:
             split=split,
             cine=named.cine,
             patient=named.patient,
+            collimator=header.cine.collimator if header.cine is not None else _collimator(cells),
         )
 
     def _angles(
@@ -145,21 +151,24 @@ class RowReader:
             self.problems.add(where, f"angles are missing ({place}: {keys})", _MISSING)
         return None
 
-    def _mask_cell(self, cells: Cells) -> tuple[str, str]:
-        for source in SOURCES[self.options.mask_source]:
-            if path := cell(cells, MASKS[source]):
-                return source, path
-        return "", ""
+    def _own_mask(self, cells: Cells, image: str) -> str:
+        """Return the mask of the column `mask`, or the one with the image's name in any form.
 
-    def _mask_of(self, image: str) -> str:
-        """Return the mask with the image's name; its ending may differ."""
-        folder = self.base / self.options.masks
+        Where neither is there, a table without that column, and without pseudo-labels, names the
+        file that it should be.
+        """
+        folder = Path(self.options.masks)
+        if name := cell(cells, ("mask",)):
+            return str(folder / name)
         for ending in dict.fromkeys((Path(image).suffix, ".png", ".npy")):
-            if (folder / Path(image).with_suffix(ending)).is_file():
-                return str(Path(image).with_suffix(ending))
-        return image
+            if (self.base / folder / Path(image).with_suffix(ending)).is_file():
+                return str(folder / Path(image).with_suffix(ending))
+        is_silent = "mask" in cells or cell(cells, MASKS["pseudo"]) or not self.needs_masks
+        return "" if is_silent else str(folder / image)
 
     def _check_mask(self, mask: Path | None, image: Header) -> None:
+        if mask is None and not self.needs_masks:
+            return
         if mask is None:
             raise ValueError(f"mask is missing (mask_source: {self.options.mask_source})")
         try:
@@ -183,6 +192,36 @@ def _relative(path: Path, base: Path) -> str:
     """Return one name for a file however the table spells its path."""
     path, base = path.resolve().with_suffix(""), base.resolve()
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
+
+
+def _collimator(cells: Cells) -> tuple[int, int, int, int] | None:
+    """Return what `mlkit angioseg import` wrote of a DICOM file's collimator.
+
+    Raises:
+        ValueError: It is not four whole numbers.
+    """
+    text = cell(cells, ("collimator",))
+    if not text:
+        return None
+    try:
+        top, bottom, left, right = (int(part) for part in text.split())
+    except ValueError as err:
+        raise ValueError(f"collimator: expected four whole numbers, got {text!r}") from err
+    return top, bottom, left, right
+
+
+def _without_names(named: _Named, header: Header, base: Path) -> _Named:
+    """Return a DICOM file's row with the file's hash for its name, which may name a patient."""
+    if header.cine is None:
+        return named
+    code, stem = header.cine.uid_hash, named.image.stem
+    own = (stem, _relative(named.image, base))
+    return replace(
+        named,
+        key=named.key.replace(stem, code),
+        cine=code if named.cine in own else named.cine,
+        patient=code if named.patient in own else named.patient,
+    )
 
 
 def _frame_index(cells: Cells, header: Header) -> int | None:

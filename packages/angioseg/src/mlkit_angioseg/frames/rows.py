@@ -24,26 +24,28 @@ class FrameRow:
         key: Stable name of the frame.
         image: PNG, or NPY cine.
         frame: Index in the cine, from 0; None for a picture.
-        mask: PNG or NPY of the frame's size.
+        mask: PNG or NPY of the frame's size; None where rows without a mask are read.
         mask_source: "manual" or "pseudo", or "" where the table does not say.
         size: Height and width in pixels, from the file's header.
         angles: Primary and secondary in degrees, DICOM signs; None where they are unknown.
         split: "train", "val" or "test".
         cine: Frames of one cine look alike and must share a split.
         patient: Cines of one patient must share a split.
+        collimator: As `CineHeader.collimator`, from the file or the column of that name.
     """
 
     where: str
     key: str
     image: Path
     frame: int | None
-    mask: Path
+    mask: Path | None
     mask_source: str
     size: tuple[int, int]
     angles: tuple[float, float] | None
     split: str
     cine: str
     patient: str
+    collimator: tuple[int, int, int, int] | None = None
 
 
 class Problems:

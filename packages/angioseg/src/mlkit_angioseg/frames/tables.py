@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlkit_angioseg.frames.csvfile import Cells, read_table, require_columns
-from mlkit_angioseg.frames.reader import CINE, IMAGE, MASKS, SOURCES, RowReader
+from mlkit_angioseg.frames.reader import CINE, IMAGE, RowReader
+from mlkit_angioseg.frames.sources import MASKS, SOURCES, STATED
 from mlkit_angioseg.frames.splits import check_splits
 from mlkit_core.errors import DataError
 
@@ -20,22 +21,25 @@ log = logging.getLogger(__name__)
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
 
-def read_rows(options: AngioFramesConfig, *, needs_angles: bool = True) -> list[FrameRow]:
+def read_rows(
+    options: AngioFramesConfig, *, needs_angles: bool = True, needs_masks: bool = True
+) -> list[FrameRow]:
     """Return the rows of a data set, after checking all that headers can tell.
 
     Args:
         options: Where the data is, and how it is read.
         needs_angles: Whether the model reads the view; if not, missing angles do no harm.
+        needs_masks: Whether rows without a mask are wrong.
 
     Raises:
         DataError: Every problem of every row, one line each.
     """
     table, is_cines = find_table(options)
     base = Path(options.data_root) if options.data_root else table.parent
-    reader = RowReader(options, base, needs_angles=needs_angles)
+    reader = RowReader(options, base, needs_angles=needs_angles, needs_masks=needs_masks)
     cells = _read_cells(table, reader)
     if cells:
-        _check_columns(table, cells[0][1], options, is_cines=is_cines)
+        _check_columns(table, cells[0][1], reader, is_cines=is_cines)
     rows = _build(reader, cells, is_cines=is_cines)
     check_splits(rows, options, reader.problems)
     reader.problems.raise_any()
@@ -43,7 +47,7 @@ def read_rows(options: AngioFramesConfig, *, needs_angles: bool = True) -> list[
         log.warning("%s: %d rows left out: they have no angles", table, reader.dropped)
     if not rows:
         raise DataError(f"{table}: no row is left")
-    if len(rows) > 1 and len({row.angles for row in rows}) == 1:
+    if len(rows) > 1 and rows[0].angles and len({row.angles for row in rows}) == 1:
         log.warning("%s: all %d rows have the same angles %s", table, len(rows), rows[0].angles)
     return rows
 
@@ -84,11 +88,10 @@ def _read_cells(table: Path, reader: RowReader) -> list[tuple[str, Cells]]:
     return [(f"{table.name}/{name}", {"image": name}) for name in pictures]
 
 
-def _check_columns(
-    table: Path, cells: Cells, options: AngioFramesConfig, *, is_cines: bool
-) -> None:
-    masks = tuple(name for source in SOURCES[options.mask_source] for name in MASKS[source])
-    require_columns(table, cells, [CINE, masks, ("frame_index",)] if is_cines else [IMAGE])
+def _check_columns(table: Path, cells: Cells, reader: RowReader, *, is_cines: bool) -> None:
+    kinds = tuple(MASKS) if STATED in cells else SOURCES[reader.options.mask_source]
+    masks = [tuple(name for kind in kinds for name in MASKS[kind])] if reader.needs_masks else []
+    require_columns(table, cells, [CINE, *masks, ("frame_index",)] if is_cines else [IMAGE])
 
 
 def _build(reader: RowReader, cells: list[tuple[str, Cells]], *, is_cines: bool) -> list[FrameRow]:

@@ -50,16 +50,28 @@ class MaskOverlap:
     `best_threshold` is the one of 0.05, 0.10, … 0.95 with the greatest mean Dice, `dice_at_best`
     that Dice: of validation data it may be used on other data, of test data it flatters.
 
+    Of several classes, all scores are of vessel (no background) against background, and
+    `dice_<class>` is beside them, of the most probable class; an image without that class in
+    prediction and target is left out of its mean. `dice_classes` is the mean over classes.
+
     Args:
         threshold: Probability from which a pixel is vessel.
         resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
+        classes: Names; of several the first is the background.
     """
 
-    def __init__(self, threshold: float = 0.5, resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        resamples: int = 1000,
+        seed: int = 0,
+        classes: Sequence[str] = (),
+    ) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
         self.threshold, self.resamples, self.seed = threshold, resamples, seed
+        self.classes = tuple(classes) if len(classes) > 1 else ()
         self._rows: list[Row] = []
         self._curves: list[NDArray[np.float64]] = []
 
@@ -67,20 +79,18 @@ class MaskOverlap:
         """Score each image of a batch.
 
         Raises:
-            DataError: A prediction is no binary mask, or not of its target's size.
+            DataError: A prediction is no mask, of other classes, or not of its target's size.
         """
         for index, (prediction, meta) in enumerate(zip(predictions, batch.meta, strict=True)):
-            target = original_mask(batch, index)
-            if not isinstance(prediction, MaskPrediction) or prediction.probabilities.ndim != 2:
-                raise DataError(f"{meta.key}: mask-overlap scores one class `[H, W]`")
-            probabilities = prediction.probabilities.float().cpu().numpy()
-            if probabilities.shape != target.shape:
-                raise DataError(
-                    f"{meta.key}: prediction is {probabilities.shape}, target {target.shape}"
-                )
+            labels = original_labels(batch, index)
+            probabilities = self._probabilities(prediction, labels, meta.key)
+            vessel = probabilities if probabilities.ndim == 2 else 1 - probabilities[0]
             row: Row = {"key": meta.key, "patient": meta.group or meta.key, **meta.extra}
-            self._rows.append(row | self._scores(probabilities, target))
-            self._curves.append(dice_by_threshold(probabilities, target))
+            row |= self._scores(vessel, labels > 0)
+            if probabilities.ndim == 3:
+                row |= class_dice(probabilities.argmax(0), labels, self.classes)
+            self._rows.append(row)
+            self._curves.append(dice_by_threshold(vessel, labels > 0))
 
     def rows(self) -> list[Row]:
         """Return one mapping for each image: key, patient, angles and all scores; sorted by key."""
@@ -111,10 +121,33 @@ class MaskOverlap:
             interval = patient_interval(values, patients, self.resamples, self.seed)
             if interval is not None:
                 result[f"{name}_low"], result[f"{name}_high"] = interval
+        result |= self._class_means(rows)
         curve = np.mean(self._curves, axis=0)
         result["best_threshold"] = float(THRESHOLDS[curve.argmax()])
         result["dice_at_best"] = float(curve.max())
         return result
+
+    def _probabilities(
+        self, prediction: Prediction, labels: NDArray[np.uint8], key: str
+    ) -> NDArray[np.float32]:
+        """Return `[H, W]`, or `[C, H, W]` of the metric's classes, of the target's size."""
+        if not isinstance(prediction, MaskPrediction):
+            raise DataError(f"{key}: mask-overlap scores masks, got {type(prediction).__name__}")
+        values = prediction.probabilities.float().cpu().numpy()
+        if values.ndim == 3 and len(values) != len(self.classes):
+            raise DataError(f"{key}: {len(values)} classes are predicted, of {len(self.classes)}")
+        if values.shape[-2:] != labels.shape:
+            raise DataError(f"{key}: prediction is {values.shape}, target {labels.shape}")
+        return values
+
+    def _class_means(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Return the mean Dice of each class over the images that show it, and their mean."""
+        means: dict[str, float] = {}
+        for name in self.classes[1:]:
+            values = np.array([float(row.get(f"dice_{name}", np.nan) or 0.0) for row in rows])
+            if not np.isnan(values).all():
+                means[f"dice_{name}"] = float(np.nanmean(values))
+        return means | ({"dice_classes": float(np.mean([*means.values()]))} if means else {})
 
     def _scores(
         self, probabilities: NDArray[np.floating], target: NDArray[np.bool_]
@@ -128,15 +161,36 @@ class MaskOverlap:
         }
 
 
+def class_dice(
+    found: NDArray[np.integer], labels: NDArray[np.integer], classes: Sequence[str]
+) -> dict[str, float]:
+    """Return `dice_<class>` of label maps `[H, W]`; NaN where both are without a class."""
+    scores: dict[str, float] = {}
+    for number, name in enumerate(classes[1:], 1):
+        a, b = found == number, labels == number
+        size = int(a.sum() + b.sum())
+        scores[f"dice_{name}"] = 2 * float((a & b).sum()) / size if size else float("nan")
+    return scores
+
+
 def original_mask(batch: Batch, index: int) -> NDArray[np.bool_]:
-    """Return the target mask of one row in original pixels.
+    """Return the target mask of one row in original pixels; of label maps, all that is vessel.
+
+    Raises:
+        DataError: As `original_labels`.
+    """
+    return original_labels(batch, index) > 0
+
+
+def original_labels(batch: Batch, index: int) -> NDArray[np.uint8]:
+    """Return the target's labels of one row in original pixels, `[H, W]`; 0 is background.
 
     Raises:
         DataError: The batch only has a mask that was resized, which would flatter the score.
     """
     target, meta = batch.target, batch.meta[index]
     if isinstance(target, VesselTarget) and target.original:
-        return target.original[index].cpu().numpy().astype(bool)
+        return target.original[index].cpu().numpy().astype(np.uint8)
     box = meta.letterbox or Letterbox(scale=1.0, size=meta.size or (0, 0))
     if not isinstance(target, MaskTarget) or meta.size is None or box.scale != 1.0:
         raise DataError(
@@ -144,7 +198,7 @@ def original_mask(batch: Batch, index: int) -> NDArray[np.bool_]:
             f"got {type(target).__name__} at scale {box.scale:g}"
         )
     shown = Letterbox(scale=1.0, size=meta.size, offset=box.offset).content
-    return target.masks[index, *shown].cpu().numpy() > 0
+    return target.masks[index, *shown].cpu().numpy().astype(np.uint8)
 
 
 def example(folder: Path) -> Example:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +42,7 @@ def predict(
     file only a hash of its instance UID is written, never a name.
     """
     from mlkit_angioseg.cines.predicting import Wanted, predict_cine
+    from mlkit_angioseg.verbs.progress import progress
 
     wanted = Wanted(
         checkpoint=checkpoint,
@@ -50,21 +50,13 @@ def predict(
         threshold=threshold,
         spacing_mm=spacing_mm,
         write_video=not no_video,
-        told=_progress(),
+        told=progress("frame"),
     )
     result = predict_cine(run, cine, out, wanted)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
         return
     typer.echo(_text(result, out))
-
-
-def _progress():  # noqa: ANN202  # a function of two numbers
-    def told(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        print(f"\rframe {done} of {total}", end=end, file=sys.stderr, flush=True)
-
-    return told if sys.stderr.isatty() else lambda _done, _total: None
 
 
 def _text(result: dict, out: Path) -> str:

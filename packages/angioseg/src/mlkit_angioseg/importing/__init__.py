@@ -1,0 +1,1 @@
+"""Data sets as researchers have them become what `angio-frames` reads."""
