@@ -80,7 +80,7 @@ def test_each_token_says_something_of_its_own():
 
 
 def test_bad_options_and_bad_input_are_refused():
-    with pytest.raises(ValueError, match="encoding must be sinusoidal or unit-vector, got 'v2'"):
+    with pytest.raises(ValueError, match="unit-vector or categorical, got 'v2'"):
         ViewAngle(encoding="v2")
     with pytest.raises(ValueError, match="frequencies must rise"):
         ViewAngle(lowest=8, highest=0.5)

@@ -92,6 +92,9 @@ class AngioFramesConfig(Config):
     angle_convention: Literal["dicom", "rao_positive"] = Field(
         default="dicom", description="dicom: primary + is LAO; rao_positive: primary + is RAO."
     )
+    channel: Literal["grey", "red", "green", "blue"] = Field(
+        default="grey", description="Of colour pictures; vessels of a retina stand out in green."
+    )
     window: Literal["full", "percentile"] = Field(
         default="full", description="Grey by bits, or stretched from percentile 1 to 99."
     )
@@ -108,8 +111,15 @@ class ViewAngleConfig(Config):
     """Encoder of the C-arm's two angles."""
 
     dim: int = Field(default=256, ge=4, description="Width of vector and tokens.")
-    encoding: Literal["sinusoidal", "unit-vector"] = Field(
-        default="sinusoidal", description="Learned frequencies, or the beam's direction in space."
+    encoding: Literal["sinusoidal", "unit-vector", "categorical"] = Field(
+        default="sinusoidal",
+        description="Learned frequencies, the beam's direction in space, or a code for each bin.",
+    )
+    primary_edges_deg: tuple[float, ...] = Field(
+        default=(-10.0, 10.0), description="categorical: between RAO, AP and LAO."
+    )
+    secondary_edges_deg: tuple[float, ...] = Field(
+        default=(-10.0, 10.0), description="categorical: between CAU, straight and CRA."
     )
     frequencies: int = Field(default=32, ge=1, description="Number of learned frequencies.")
     lowest: float = Field(default=0.5, gt=0, description="Lowest frequency, cycles per turn.")
@@ -152,6 +162,10 @@ class Sam3Config(Config):
     fpn_width: int = Field(default=256, ge=8, description="Channels of the maps.")
 
 
+class GreyConfig(Config):
+    """Grey values as they are; there is nothing to set."""
+
+
 class ConvStemConfig(Config):
     """Two convolutions on the pixels, for detail that a strided encoder loses."""
 
@@ -190,6 +204,33 @@ class FpnMaskConfig(Config):
     norm: Norm = Field(default="batch", description="group for batches below 4.")
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Of whole channels of the coarsest level."
+    )
+
+
+class UNetMaskConfig(Config):
+    """Mask by U-Net's decoder."""
+
+    on: str | None = Field(default=None, description="Role to read; null: the one written last.")
+    stem: str | None = Field(
+        default=None, description="Role with finer maps of the same input, such as conv-stem."
+    )
+    widths: tuple[int, ...] | None = Field(
+        default=None,
+        description="Channels of each step, from the input's size on; null: 16, 32, … 256.",
+    )
+    norm: Norm = Field(default="batch", description="group for batches below 4.")
+
+
+class FrangiConfig(Config):
+    """Ridges of dark vessels by Frangi's filter; nothing is trained."""
+
+    on: str | None = Field(default=None, description="Role to read: pixels of encoder grey.")
+    widths_px: tuple[float, ...] = Field(
+        default=(2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
+        description="Standard deviations of the ridges that are looked for, input pixels.",
+    )
+    level: float = Field(
+        default=0.1, gt=0, description="Vesselness that counts as probability one half."
     )
 
 

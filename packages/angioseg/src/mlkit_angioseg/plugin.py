@@ -56,6 +56,14 @@ _COMPONENTS = (
         summary="Two convolutions at full or half resolution, for thin vessels.",
     ),
     ComponentSpec(
+        kind="encoder",
+        name="grey",
+        target="mlkit_angioseg.encoders.grey:Grey",
+        config="mlkit_angioseg.config:GreyConfig",
+        example="mlkit_angioseg.encoders.grey:example",
+        summary="Grey values as they are, for the baseline frangi.",
+    ),
+    ComponentSpec(
         kind="head",
         name="conv-mask",
         target="mlkit_angioseg.heads.conv_mask:ConvMask",
@@ -71,6 +79,24 @@ _COMPONENTS = (
         example="mlkit_angioseg.heads.fpn_mask:example",
         summary="Mask from all maps and a stem, merged from coarse to fine.",
         source="Lin et al., Feature Pyramid Networks, CVPR 2017",
+    ),
+    ComponentSpec(
+        kind="head",
+        name="unet-mask",
+        target="mlkit_angioseg.heads.unet_mask:UNetMask",
+        config="mlkit_angioseg.config:UNetMaskConfig",
+        example="mlkit_angioseg.heads.unet_mask:example",
+        summary="U-Net's decoder over any encoder of several scales.",
+        source="Ronneberger et al., U-Net, MICCAI 2015",
+    ),
+    ComponentSpec(
+        kind="head",
+        name="frangi",
+        target="mlkit_angioseg.baselines.frangi:Frangi",
+        config="mlkit_angioseg.config:FrangiConfig",
+        example="mlkit_angioseg.baselines.frangi:example",
+        summary="Baseline: dark ridges by Frangi's filter, nothing is trained.",
+        source="Frangi et al., Multiscale vessel enhancement filtering, MICCAI 1998",
     ),
     ComponentSpec(
         kind="loss",
@@ -122,6 +148,12 @@ _COMMANDS: tuple[CommandSpec, ...] = (
     ),
     CommandSpec(
         group="angioseg",
+        name="baselines",
+        target="mlkit_angioseg.verbs.baselines:baselines",
+        summary="Score Frangi's filter, a U-Net and marking everything on a run's own frames.",
+    ),
+    CommandSpec(
+        group="angioseg",
         name="import",
         target="mlkit_angioseg.verbs.imports:import_frames",
         summary="Make a data set out of DICOM files, DCA1, XCAD, ARCADE or their like.",
@@ -153,10 +185,20 @@ def mlkit_run_started(folder: Path, config: Mapping[str, object]) -> None:
 
 @hookimpl
 def mlkit_examples() -> Iterator[ExampleSpec]:
-    """Yield the run file of `mlkit init angioseg` and the body of `mlkit demo angioseg`."""
+    """Yield the run files of `mlkit init`, and the body of `mlkit demo angioseg`."""
     yield ExampleSpec(
         name="angioseg",
         text="mlkit_angioseg.demo:run_file",
         summary="View-conditioned vessel segmentation of coronary angiograms.",
         demo="mlkit_angioseg.demo:write_demo",
+    )
+    yield ExampleSpec(
+        name="angioseg-unet",
+        text="mlkit_angioseg.baselines.run_files:unet",
+        summary="Baseline: a plain U-Net without the view.",
+    )
+    yield ExampleSpec(
+        name="angioseg-frangi",
+        text="mlkit_angioseg.baselines.run_files:frangi",
+        summary="Baseline: Frangi's ridge filter, which learns nothing.",
     )

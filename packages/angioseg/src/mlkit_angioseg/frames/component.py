@@ -65,6 +65,7 @@ class AngioFrames:
         test_patients: Sequence[str] = (),
         on_missing_angle: str = "error",
         angle_convention: str = "dicom",
+        channel: str = "grey",
         window: str = "full",
         bits: int | None = None,
         size: int = 512,
@@ -205,7 +206,8 @@ class AngioFrames:
             return torch.from_numpy(self._dicom(image, frame))[None]
         stored = pixels.read_stored(image, frame, where)
         try:
-            grey = pixels.to_grey(stored, self.options.bits, self.options.window)
+            options = self.options
+            grey = pixels.to_grey(stored, options.bits, options.window, options.channel)
         except ValueError as err:
             raise DataError(f"{where}: {image}: {err}", hint="set data.bits") from err
         return torch.from_numpy(grey)[None]
@@ -259,7 +261,8 @@ class AngioFrames:
         """Return the SHA-256 of the file's bytes, the frame and all that shapes its pixels."""
         options, need = self.options, self._need("image")
         how = (self._hashes.of(image), frame, options.size, options.window, options.bits)
-        return hashlib.sha256(repr((*how, self._side, need.pad_rgb)).encode()).hexdigest()
+        shape = (options.channel, self._side, need.pad_rgb)
+        return hashlib.sha256(repr((*how, *shape)).encode()).hexdigest()
 
     def _need(self, role: Role) -> Needs:
         return (self._needs or {}).get(role, Needs())

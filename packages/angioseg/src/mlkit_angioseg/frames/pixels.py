@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's "L"
+_CHANNELS = ("red", "green", "blue")
 _LOW_HIGH = (1.0, 99.0)
 
 
@@ -44,7 +45,10 @@ def read_stored(path: Path, frame: int | None, where: str) -> NDArray[np.uint8 |
 
 
 def to_grey(
-    stored: NDArray[np.uint8 | np.uint16], bits: int | None = None, window: str = "full"
+    stored: NDArray[np.uint8 | np.uint16],
+    bits: int | None = None,
+    window: str = "full",
+    channel: str = "grey",
 ) -> NDArray[np.float32]:
     """Return grey values 0..1 `[H, W]`.
 
@@ -53,6 +57,7 @@ def to_grey(
         bits: Bits stored; None for all bits of the type. White is `2 ** bits - 1`, never the
             brightest pixel, so that contrast does not hang on one pixel.
         window: "full", or "percentile" to stretch percentiles 1 to 99 over 0..1.
+        channel: "grey", or "red", "green" or "blue" of a colour picture alone.
 
     Raises:
         ValueError: A value needs more bits.
@@ -62,7 +67,7 @@ def to_grey(
         raise ValueError(f"value {stored.max()} needs more than {bits} bits")
     grey = stored.astype(np.float32) / white
     if grey.ndim == 3:
-        grey = grey @ _RGB_TO_GREY
+        grey = grey @ _RGB_TO_GREY if channel == "grey" else grey[..., _CHANNELS.index(channel)]
     if window == "percentile":
         return stretch(grey, 1 / white)
     return np.clip(grey, 0, 1, dtype=np.float32)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mlkit_angioseg.blocks import conv_block, norm_layer
-from mlkit_angioseg.heads.masks import at_input_size, check_maps, classifier, decode_masks
+from mlkit_angioseg.heads.levels import choose_widths, fill_levels, read_levels
+from mlkit_angioseg.heads.masks import at_input_size, classifier, decode_masks
 from mlkit_core.errors import BuildError
 from mlkit_core.scope import choose_on
 from mlkit_core.types import Example, Features, FeatureSpec, MaskLogits
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlkit_core.types import Prediction, Role, SampleMeta
-
-_WIDTHS = {1: 16, 2: 32, 4: 64, 8: 64}
-_WIDEST = 128
-
-
-class Level(NamedTuple):
-    """One map that the decoder reads; `role` None for a step between maps that are far apart."""
-
-    role: Role | None
-    name: str
-    channels: int
-    stride: float
 
 
 class Merge(nn.Module):
@@ -89,8 +78,9 @@ class FpnMask(nn.Module):
         if merge not in ("concat", "add"):
             raise ValueError(f"merge must be concat or add, got {merge!r}")
         self.on = choose_on(inputs, on)
-        levels = _levels(inputs, self.on, stem)
-        self.levels, chosen = _fill(levels, _choose_widths(levels, widths))
+        levels = read_levels(inputs, self.on, stem)
+        self.widths = choose_widths(levels, widths)
+        self.levels, chosen = fill_levels(levels, self.widths)
         self.top = nn.Sequential(
             nn.Conv2d(self.levels[-1].channels, chosen[-1], 1, bias=False),
             norm_layer(norm, chosen[-1]),
@@ -124,53 +114,6 @@ class FpnMask(nn.Module):
     def decode(self, output: MaskLogits, meta: Sequence[SampleMeta]) -> list[Prediction]:
         """Return one mask of probabilities for each row, in original pixels."""
         return decode_masks(output, meta)
-
-
-def _levels(inputs: Mapping[Role, FeatureSpec], on: Role, stem: Role | None) -> list[Level]:
-    """Return the maps of stem and role, fine to coarse.
-
-    Raises:
-        BuildError: A role has no maps, or the stem is coarser than the role.
-    """
-    levels: list[Level] = []
-    for role in (stem, on) if stem is not None else (on,):
-        spec = check_maps(role, inputs)
-        levels += [
-            Level(role, name, spec.channels[name], spec.strides[name]) for name in spec.channels
-        ]
-    strides = [level.stride for level in levels]
-    if stem == on or strides != sorted(strides):
-        raise BuildError(
-            f"stem: role {stem!r} must have finer maps than {on!r}, got strides {strides}"
-        )
-    return levels
-
-
-def _choose_widths(levels: Sequence[Level], widths: Sequence[int] | None) -> list[int]:
-    if widths is None:
-        return [min(level.channels, _width_at(level.stride)) for level in levels]
-    if len(widths) != len(levels):
-        have = ", ".join(f"{level.role}.{level.name}" for level in levels)
-        raise BuildError(f"widths: expected {len(levels)} for maps {have}, got {len(widths)}")
-    return list(widths)
-
-
-def _width_at(stride: float) -> int:
-    """Return the usual width at a stride: that of the finest listed stride that is no finer."""
-    return next((width for listed, width in _WIDTHS.items() if stride <= listed), _WIDEST)
-
-
-def _fill(levels: Sequence[Level], widths: Sequence[int]) -> tuple[list[Level], list[int]]:
-    """Return levels with steps of two between maps whose strides are further apart."""
-    filled, chosen = [levels[0]], [widths[0]]
-    for level, width in zip(levels[1:], widths[1:], strict=True):
-        while filled[-1].stride * 2 < level.stride:
-            stride = filled[-1].stride * 2
-            filled.append(Level(None, f"step{stride:g}", 0, stride))
-            chosen.append(min(width, _width_at(stride)))
-        filled.append(level)
-        chosen.append(width)
-    return filled, chosen
 
 
 def example(folder: Path) -> Example:
