@@ -43,6 +43,21 @@ def test_the_run_folder_holds_what_the_docs_promise(make_run):
     assert [record["epoch"] for record in lines(run, "val")] == [1, 2, 3]
 
 
+def test_a_limit_of_steps_ends_within_an_epoch_and_the_schedule_with_it(make_run):
+    short = make_run("trainer.max_steps=6", name="short")
+    assert short.fit().steps == 6
+    rates = [record["lr"] for record in lines(short, "train")]
+    whole = make_run(name="whole")
+    whole.fit()
+    assert rates[0] == pytest.approx(lines(whole, "train")[0]["lr"])
+    assert rates[-1] < rates[0] / 4
+    assert [record["epoch"] for record in lines(short, "val")] == [1, 2]
+    ample = make_run("trainer.max_steps=99", name="ample")
+    ample.fit()
+    assert weights(ample).keys() == weights(whole).keys()
+    assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(ample).items())
+
+
 def test_the_run_folder_says_how_the_run_ended(make_run):
     good, bad = (
         make_run("trainer.epochs=1", name="good"),

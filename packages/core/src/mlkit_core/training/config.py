@@ -22,6 +22,9 @@ class SupervisedConfig(Config):
     """How long, in what steps and at what precision to train."""
 
     epochs: int = Field(default=10, ge=1, description="Passes over the units of this stage.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Steps of this stage at most; null: all its epochs."
+    )
     batch_size: int = Field(
         default=8, ge=1, description="Units per optimiser step, over all ranks."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,7 +96,8 @@ class StageLoop:
         self.wrapped, self.stepper = engine.wrap(self.module, self.optimizer)
         self.objective = Objective(self.module, self.wrapped, engine)
         self.average = WeightAverage(stage.model.state_dict, options.ema)
-        self.iterations = self.deal.steps(len(self._units(0))) * options.epochs
+        steps = self.deal.steps(len(self._units(0))) * options.epochs
+        self.iterations = min(steps, options.max_steps or steps)
         fresh = position.stage_step == 0
         self._silent = {n for n, p in stage.named.items() if p.requires_grad and fresh}
 
@@ -110,15 +112,16 @@ class StageLoop:
     def run(self) -> bool:
         """Train to the end; return False where a signal stopped it first."""
         position, options = self.position, self.options
-        while position.epoch < options.epochs:
-            for micro_steps in training_batches(
+        while position.epoch < options.epochs and not position.done:
+            batches = training_batches(
                 self.stage.data,
                 self._units(position.epoch),
                 self.deal,
                 rank=self.engine.rank,
                 start=position.unit_step,
                 workers=options.workers,
-            ):
+            )
+            for micro_steps in islice(batches, self.iterations - position.stage_step):
                 self._step(micro_steps)
                 stop = any(self.engine.gather(self.fit.stopping()))
                 every = options.checkpoint_every
@@ -203,7 +206,7 @@ class StageLoop:
             LOG.warning("parameters without gradient over the first epoch: %s", names)
         position.epoch += 1
         position.unit_step = 0
-        position.done = position.epoch == options.epochs
+        position.done = position.epoch == options.epochs or position.stage_step >= self.iterations
         name, every = checkpoint.step_name(position.step, epoch_end=True), options.validate_every
         if self.stage.config.metrics and every and (position.done or position.epoch % every == 0):
             position.metrics = self.validate()
