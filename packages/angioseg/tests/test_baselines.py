@@ -1,4 +1,4 @@
-"""The bars: Frangi's filter, a plain U-Net, marking everything; and the view's bins."""
+"""The bars: Frangi's filter, a plain U-Net, marking everything."""
 
 import json
 
@@ -6,22 +6,16 @@ import numpy as np
 import pytest
 import torch
 from skimage.filters import frangi
-from torch.nn import functional
 
 from mlkit_angioseg.baselines.bars import EVERYTHING, measure_bars, write_table
-from mlkit_angioseg.baselines.frangi import Frangi
+from mlkit_angioseg.baselines.frangi import Frangi, lit_area
 from mlkit_angioseg.encoders.grey import LEVEL, Grey
-from mlkit_angioseg.encoders.view import ViewAngle, bins_of
-from mlkit_angioseg.frames.pixels import to_grey
-from mlkit_angioseg.heads.unet_mask import UNetMask
 from mlkit_angioseg.phantom import write_phantom
 from mlkit_core import load_run
 from mlkit_core.errors import BuildError, InputError
 from mlkit_core.types import Features, FeatureSpec
 
 GREY = {"image": FeatureSpec(channels={LEVEL: 1}, strides={LEVEL: 1})}
-STRIDES = {"s2": 2, "s4": 4, "s16": 16}
-PYRAMID = {"image": FeatureSpec(channels={"s2": 3, "s4": 5, "s16": 7}, strides=STRIDES)}
 RUN = """
 name: {name}
 seed: 0
@@ -42,107 +36,56 @@ def crossing():
     return image + 0.01 * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))
 
 
-def test_frangi_is_scikit_images_filter_and_its_level_is_one_half():
+def filtered(image, **options):
+    head = Frangi(GREY, **options)
+    return head({"image": Features(maps={LEVEL: image})}).logits[0, 0].sigmoid().numpy()
+
+
+@pytest.mark.parametrize("gamma", [None, 0.02])
+def test_frangi_is_scikit_images_filter_and_its_level_is_one_half(gamma):
     image = crossing()
-    logits = Frangi(GREY, widths_px=(1.0, 2.0), level=0.3)({"image": Features(maps={LEVEL: image})})
-    own = frangi(image[0, 0].double().numpy(), sigmas=(1.0, 2.0), black_ridges=True)
-    probabilities = logits.logits[0, 0].sigmoid().numpy()
-    np.testing.assert_allclose(probabilities, own / (own + 0.3), atol=1e-3)
-    assert (probabilities[19:21, 5:-5] > 0.5).all()
-    assert (probabilities[:10] < 0.5).all()
+    found = filtered(image, widths_px=(1.0, 2.0), gamma=gamma, level=0.3)
+    own = frangi(image[0, 0].double().numpy(), sigmas=(1.0, 2.0), gamma=gamma, black_ridges=True)
+    np.testing.assert_allclose(found, own / (own + 0.3), atol=1e-3)
+    assert (found[19:21, 5:-5] > 0.5).all()
+    if gamma is None:  # a small one takes noise for ridges
+        assert (found[:10] < 0.5).all()
+
+
+def test_a_collimators_edge_is_no_vessel_and_does_not_weaken_those_beside_it():
+    image = crossing()
+    shut = torch.full((1, 1, 56, 64), 0.1)
+    shut[..., 8:48, 16:] = image
+    options = {"widths_px": (1.0, 2.0), "gamma": None, "level": 0.3}
+    whole = filtered(shut, shutter=0.0, **options)
+    assert (whole[:, 10:20] > 0.5).any()  # the edge is a ridge to the filter
+    found = filtered(shut, shutter=0.8, **options)
+    # Four pixels, twice the widest ridge, are left out behind each shut side.
+    own = frangi(image[0, 0, 4:-4, 4:].double().numpy(), sigmas=(1.0, 2.0), black_ridges=True)
+    np.testing.assert_allclose(found[12:44, 20:], own / (own + 0.3), atol=1e-3)
+    assert found[:12].max() < 1e-3
+    assert found[44:].max() < 1e-3
+    assert found[:, :20].max() < 1e-3
+
+
+def test_what_is_lit_is_found_from_the_border_inward_alone():
+    grey = np.full((40, 50), 0.5)
+    grey[:, 20:26] = 0.1  # a vessel across the whole image is no shutter
+    assert lit_area(grey, 0.8, 3) == (slice(0, 40), slice(0, 50))
+    grey[:, 45:] = 0.05
+    grey[0] = 0.05
+    assert lit_area(grey, 0.8, 3) == (slice(4, 40), slice(0, 42))
+    assert lit_area(grey, 0.0, 3) == (slice(0, 40), slice(0, 50))
+    assert lit_area(np.zeros((4, 4)), 0.8, 3) == (slice(0, 4), slice(0, 4))
 
 
 def test_frangi_reads_grey_and_marks_one_class():
     with pytest.raises(BuildError, match="reads the encoder grey"):
-        Frangi(PYRAMID)
+        Frangi({"image": FeatureSpec(channels={"s2": 3}, strides={"s2": 2})})
     with pytest.raises(BuildError, match="marks one class"):
         Frangi(GREY, num_classes=3)
     rgb = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(Grey()(rgb).maps[LEVEL], rgb.sum(1, keepdim=True) / 3)
-
-
-def by_hand(head, maps):
-    """U-Net's decoder written out: enlarge, join, two convolutions with norm and ReLU."""
-
-    def twice(step, values):
-        for conv, norm, _ in step:
-            values = functional.conv2d(values, conv.weight, padding=1)
-            values = functional.group_norm(values, norm.num_groups, norm.weight, norm.bias)
-            values = values.clamp_min(0)
-        return values
-
-    def larger(values):
-        return values.repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-    full, half, quarter, eighth = head.steps
-    found = twice(eighth, larger(maps["s16"]))
-    found = twice(quarter, torch.cat((larger(found), maps["s4"]), 1))
-    found = twice(half, torch.cat((larger(found), maps["s2"]), 1))
-    found = twice(full, larger(found))
-    return functional.conv2d(found, head.classify.weight, head.classify.bias)
-
-
-def test_the_unet_decoder_is_what_one_writes_by_hand():
-    torch.manual_seed(0)
-    head = UNetMask(PYRAMID, 2, widths=(4, 8, 8, 16), norm="group")
-    maps = {
-        n: torch.randn(2, PYRAMID["image"].channels[n], 32 // s, 48 // s)
-        for n, s in STRIDES.items()
-    }
-    found = head({"image": Features(maps=maps)}).logits
-    assert found.shape == (2, 2, 32, 48)
-    torch.testing.assert_close(found, by_hand(head, maps))
-    # Weights of each step: 9 (coarser + skip) width + 9 width^2, and two norms of 2 width.
-    pairs = [(8, 0, 4), (8, 3, 8), (16, 5, 8), (7, 0, 16)]
-    steps = sum(9 * (c + s) * w + 9 * w * w + 4 * w for c, s, w in pairs)
-    assert sum(p.numel() for p in head.parameters()) == steps + 4 * 2 + 2
-
-
-def test_every_map_reaches_the_unets_mask_and_a_vit_gets_steps():
-    head = UNetMask(PYRAMID, widths=(4, 4, 4, 4), norm="group")
-    maps = {
-        n: torch.randn(1, PYRAMID["image"].channels[n], 32 // s, 32 // s).requires_grad_()
-        for n, s in STRIDES.items()
-    }
-    head({"image": Features(maps=maps)}).logits.square().sum().backward()
-    assert all(values.grad.abs().sum() > 0 for values in maps.values())
-    vit = {"image": FeatureSpec(channels={"s16": 8}, strides={"s16": 16})}
-    assert [level.stride for level in UNetMask(vit).levels] == [1, 2, 4, 8, 16]
-    with pytest.raises(BuildError, match="widths: expected 4 for strides 1, 2, 4, 8, got 2"):
-        UNetMask(vit, widths=(4, 4))
-    same = FeatureSpec(channels={"block1": 8, "block2": 8}, strides={"block1": 16, "block2": 16})
-    with pytest.raises(BuildError, match="one map of each stride"):
-        UNetMask({"image": same})
-
-
-def test_bins_are_those_of_the_catheter_laboratory():
-    # RAO, AP, LAO from left to right; caudal, straight, cranial from below.
-    views = torch.tensor([[-30.0, -25.0], [0.0, -25.0], [45.0, -10.0], [-10.0, 0.0], [10.1, 30.0]])
-    edges = torch.tensor([-10.0, 10.0])
-    assert bins_of(views, edges, edges).tolist() == [0, 1, 2, 3, 8]
-
-
-def test_categorical_views_of_one_bin_share_a_code_and_others_do_not():
-    torch.manual_seed(0)
-    encoder = ViewAngle(dim=8, encoding="categorical")
-    views = torch.tensor([[30.0, 20.0], [45.0, 11.0], [30.0, -20.0], [390.0, 20.0]])
-    vector = encoder(torch.cat((views, torch.full((1, 2), float("nan"))))).vector
-    torch.testing.assert_close(vector[0], vector[1])
-    torch.testing.assert_close(vector[0], vector[3])  # 390 degrees are 30
-    assert (vector[0] - vector[2]).abs().max() > 1e-2
-    vector[4].sum().backward()
-    assert encoder.unknown.grad.abs().sum() > 0
-    assert encoder.bins.weight.grad.abs().sum() == 0
-    with pytest.raises(BuildError, match="must rise"):
-        ViewAngle(encoding="categorical", primary_edges_deg=(5.0, -5.0))
-
-
-def test_one_channel_of_a_colour_picture_can_be_read():
-    stored = np.zeros((2, 2, 3), np.uint8)
-    stored[..., 1] = 51
-    assert to_grey(stored, channel="green") == pytest.approx(0.2)
-    assert to_grey(stored, channel="red") == pytest.approx(0.0)
-    assert to_grey(stored) == pytest.approx(0.2 * 0.587)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +117,26 @@ def test_bars_are_measured_on_the_runs_own_frames_and_stand_in_its_report(traine
     table = json.loads(write_table(bars, trained / "small").read_text())
     assert [row[0] for row in table["rows"]] == list(bars.rows)
     assert "training frames" in table["text"]
+
+
+def test_an_evaluation_of_an_older_checkpoint_is_not_taken(trained):
+    run = trained / "other"
+    load_run(run).evaluate("val")
+    path = run / "eval-val.json"
+    record = json.loads(path.read_text())
+    right = record["metrics"]["mask-overlap.dice"]
+    record["metrics"]["mask-overlap.dice"] = 0.987
+    path.write_text(json.dumps(record))
+    assert measure_bars(run, "val", {}).rows["other"]["dice"] == 0.987
+    path.write_text(json.dumps(record | {"checkpoint": "step-00000000-end"}))
+    assert measure_bars(run, "val", {}).rows["other"]["dice"] == pytest.approx(right)
+
+
+def test_a_filters_run_that_was_stopped_is_made_anew(trained):
+    run = trained / "other"
+    first = measure_bars(run, "val", {}).rows["frangi"]
+    (run / "baselines" / "frangi" / "best").unlink()
+    assert measure_bars(run, "val", {}).rows["frangi"] == first
 
 
 def test_bars_of_other_frames_are_refused(trained, tmp_path):

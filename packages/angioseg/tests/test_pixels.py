@@ -99,3 +99,11 @@ def test_a_shrunk_mask_is_the_majority_and_stays_binary():
 
 def test_a_letterbox_of_scale_one_changes_nothing():
     assert fit_letterbox((512, 512), 512) == Letterbox(scale=1.0, size=(512, 512))
+
+
+def test_one_channel_of_a_colour_picture_can_be_read():
+    stored = np.zeros((2, 2, 3), np.uint8)
+    stored[..., 1] = 51
+    assert to_grey(stored, channel="green") == pytest.approx(0.2)
+    assert to_grey(stored, channel="red") == pytest.approx(0.0)
+    assert to_grey(stored) == pytest.approx(0.2 * 0.587)

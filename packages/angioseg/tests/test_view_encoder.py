@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from mlkit_angioseg.encoders.view import ViewAngle, beam_direction, wrap_degrees
+from mlkit_angioseg.encoders.view import ViewAngle, beam_direction, bins_of, wrap_degrees
 from mlkit_core.errors import BuildError
 
 # Six working views that a catheter laboratory uses, far apart.
@@ -86,3 +86,54 @@ def test_bad_options_and_bad_input_are_refused():
         ViewAngle(lowest=8, highest=0.5)
     with pytest.raises(BuildError, match=r"expected angles \[R, 2\], got \(4, 3\)"):
         ViewAngle(dim=8)(torch.zeros(4, 3))
+
+
+def test_bins_are_those_of_the_catheter_laboratory():
+    # RAO, AP, LAO from left to right; caudal, straight, cranial from below.
+    views = torch.tensor([[-30.0, -25.0], [0.0, -25.0], [45.0, -10.0], [-10.0, 0.0], [10.1, 30.0]])
+    edges = torch.tensor([-10.0, 10.0])
+    assert bins_of(views, edges, edges).tolist() == [0, 1, 2, 3, 8]
+    # An angle on an edge belongs below it: -10 is RAO, 10 is still AP.
+    primary = torch.tensor([-10.1, -10.0, -9.9, 9.9, 10.0, 10.1])
+    row = torch.stack((primary, torch.zeros(6)), 1)
+    assert bins_of(row, edges, edges).tolist() == [3, 3, 4, 4, 4, 5]
+    assert bins_of(row.flip(1), edges, edges).tolist() == [1, 1, 4, 4, 4, 7]
+
+
+def test_angles_are_wrapped_before_they_are_put_into_bins():
+    # 350 degrees are RAO 10, 190 are RAO 170 (not LAO), -180 and 180 are one view.
+    torch.manual_seed(0)
+    encoder = ViewAngle(dim=8, encoding="categorical")
+    rao, ap, lao = torch.tensor([[-30.0, 0.0], [0.0, 0.0], [30.0, 0.0]])
+    turned = torch.tensor(
+        [[349.0, 0.0], [190.0, 0.0], [360.0, 360.0], [-180.0, 0.0], [-345.0, 0.0]]
+    )
+    found = encoder(turned).vector
+    expected = encoder(torch.stack((rao, rao, ap, lao, lao))).vector
+    torch.testing.assert_close(found, expected)
+
+
+def test_finer_bins_have_a_code_each_and_every_token_is_the_bins_own():
+    torch.manual_seed(0)
+    edges = (-35.0, -10.0, 10.0, 35.0)
+    encoder = ViewAngle(dim=8, encoding="categorical", tokens=5, primary_edges_deg=edges)
+    assert encoder.bins.weight.shape == (5 * 3, 8)
+    out = encoder(torch.tensor([[-50.0, 0.0], [-20.0, 0.0], [0.0, 0.0], [20.0, 0.0], [50.0, 0.0]]))
+    assert out.tokens.shape == (5, 5, 8)
+    distances = torch.cdist(out.tokens.flatten(1), out.tokens.flatten(1)) + 9 * torch.eye(5)
+    assert distances.min() > 1e-2
+
+
+def test_categorical_views_of_one_bin_share_a_code_and_others_do_not():
+    torch.manual_seed(0)
+    encoder = ViewAngle(dim=8, encoding="categorical")
+    views = torch.tensor([[30.0, 20.0], [45.0, 11.0], [30.0, -20.0], [390.0, 20.0]])
+    vector = encoder(torch.cat((views, torch.full((1, 2), float("nan"))))).vector
+    torch.testing.assert_close(vector[0], vector[1])
+    torch.testing.assert_close(vector[0], vector[3])  # 390 degrees are 30
+    assert (vector[0] - vector[2]).abs().max() > 1e-2
+    vector[4].sum().backward()
+    assert encoder.unknown.grad.abs().sum() > 0
+    assert encoder.bins.weight.grad.abs().sum() == 0
+    with pytest.raises(BuildError, match="must rise"):
+        ViewAngle(encoding="categorical", primary_edges_deg=(5.0, -5.0))

@@ -65,6 +65,12 @@ class AngioFramesConfig(Config):
     )
     images: str = Field(default="images", description="Image folder within root (folder layout).")
     masks: str = Field(default="masks", description="Mask folder within root (folder layout).")
+    valid_masks: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder within root with masks of the pixels that count in losses and scores, "
+        "named as the images (folder layout); null: all count.",
+    )
     mask_source: Literal["manual", "pseudo", "prefer_manual"] = Field(
         default="manual",
         description="vessel_mask_actual_path or mask, deepsa_pseudo_label_path, or the first that "
@@ -226,11 +232,24 @@ class FrangiConfig(Config):
 
     on: str | None = Field(default=None, description="Role to read: pixels of encoder grey.")
     widths_px: tuple[float, ...] = Field(
-        default=(2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
+        default=(3.0, 4.0, 5.0),
         description="Standard deviations of the ridges that are looked for, input pixels.",
     )
+    shutter: float = Field(
+        default=0.8,
+        ge=0,
+        lt=1,
+        description="Rows and columns from the border inward with less than this share of the "
+        "usual grey are under a collimator and hold no vessel; 0: none are.",
+    )
+    gamma: float | None = Field(
+        default=0.02,
+        gt=0,
+        description="Strength of structure that counts as half, in grey values 0..1; null: half of "
+        "each image's greatest.",
+    )
     level: float = Field(
-        default=0.1, gt=0, description="Vesselness that counts as probability one half."
+        default=0.005, gt=0, description="Vesselness that counts as probability one half."
     )
 
 

@@ -164,6 +164,18 @@ _COMMANDS: tuple[CommandSpec, ...] = (
         target="mlkit_angioseg.verbs.pseudo_label:pseudo_label",
         summary="Write a run's masks of frames without any, with where they came from.",
     ),
+    CommandSpec(
+        group="angioseg",
+        name="ablate",
+        target="mlkit_angioseg.verbs.ablate:ablate",
+        summary="Compare a run with variants of its view, angles, loss, encoder and head.",
+    ),
+    CommandSpec(
+        group="angioseg",
+        name="views",
+        target="mlkit_angioseg.verbs.views:views",
+        summary="Draw into a run's report what each view does to its features.",
+    ),
 )
 
 

@@ -18,6 +18,8 @@ class VesselTarget(MaskTarget):
     Args:
         original: One mask `[H, W]` in original pixels for each row, bool, or uint8 labels; empty in
             training.
+        original_valid: Which of those pixels count, `[H, W]` bool for each row; empty: all.
     """
 
     original: tuple[Tensor, ...] = ()
+    original_valid: tuple[Tensor, ...] = ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlkit_core.errors import InputError
 from mlkit_core.run import load_run
+from mlkit_core.training.checkpoint import find
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,21 +67,25 @@ def measure_bars(folder: Path, split: str, others: dict[str, Path]) -> Bars:
         bars.rows[name] = metrics
     level = _best_level(folder)
     for name, value in (("frangi", level), (EVERYTHING, _TINY)):
-        bars.rows[name] = _scored(_filter_run(folder, name, value), split)[0]
+        bars.rows[name], seen = _scored(_filter_run(folder, name, value), split)
+    if keys != seen:  # on_missing_angle: drop
+        count = f"{len(seen)} frames; the run leaves out those without angles"
+        bars.notes.append(f"Frangi's filter and marking everything are scored on {count}.")
     note = f"Frangi's vesselness counts from {level:.3g}, the best on the training frames."
     bars.notes.append(note)
     return bars
 
 
 def _scored(run: Run, split: str) -> tuple[dict[str, float], set[str]]:
-    """Return the metric's values and the frames' keys; an evaluation that is there is taken."""
+    """Return the metric's values and the frames' keys.
+
+    An evaluation that is there is taken, unless it is of another checkpoint than the best one.
+    """
     path = run.folder / f"eval-{split}.json"
-    if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        metrics, rows = record["metrics"], record["rows"]
-    else:
-        found = run.evaluate(split)
-        metrics, rows = found.metrics, found.rows
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("checkpoint") != find(run.folder, "best").name:
+        record = asdict(run.evaluate(split))
+    metrics, rows = record["metrics"], record["rows"]
     own = {k.partition(".")[2]: v for k, v in metrics.items() if k.startswith(f"{METRIC}.")}
     if not own:
         raise InputError(f"{run.folder}: has no metric {METRIC}")
@@ -88,7 +94,7 @@ def _scored(run: Run, split: str) -> tuple[dict[str, float], set[str]]:
 
 def _best_level(folder: Path) -> float:
     """Return the vesselness from which a pixel is vessel, the best on the training frames."""
-    start = 0.1
+    start = 0.005
     metrics, _ = _scored(_filter_run(folder, "frangi-training", start), "train")
     chance = metrics["best_threshold"]
     return start * chance / (1 - chance)
@@ -97,7 +103,9 @@ def _best_level(folder: Path) -> float:
 def _filter_run(folder: Path, name: str, level: float) -> Run:
     """Return the run of Frangi's filter on a run's data, made where it is not there."""
     place = folder / "baselines" / name.replace(" ", "-")
-    if not (place / "run.yaml").is_file():
+    if not (place / "best").exists():
+        if place.exists():  # one that was stopped before its end
+            shutil.rmtree(place)
         plain: Any = load_run(folder).config.resolved
         stage = plain["stages"][-1] if plain.get("stages") else plain
         values = {

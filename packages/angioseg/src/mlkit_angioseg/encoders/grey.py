@@ -20,7 +20,7 @@ class Grey(nn.Module):
     """Publishes the mean of RGB 0..1 as the map "s1" `[R, 1, H, W]`; it has no parameters."""
 
     size_multiple = 1
-    pad_rgb = (0.5, 0.5, 0.5)
+    pad_rgb = (0.0, 0.0, 0.0)  # as dark as a collimator, which filters leave out
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ Angles = tuple[float, float]
 PRIMARY = ("primary_angle", "primary")
 SECONDARY = ("secondary_angle", "secondary")
 _SAME_DEG = 0.05
+_STRAIGHT_DEG = 5.0
 
 
 def parse_angle(value: object, name: str) -> float | None:
@@ -114,3 +115,21 @@ def to_dicom(angles: Angles, convention: str) -> Angles:
             f"angles {primary:g}/{secondary:g} are out of range: ±180 primary, ±90 secondary"
         )
     return (-primary if convention == "rao_positive" else primary, secondary)
+
+
+def view_bin(angles: Angles | None) -> str:
+    """Return the bin of a view: LAO, RAO or AP, with CRA or CAU where the beam is tilted.
+
+    Within 5 degrees of the sagittal plane a view is AP, within 5 degrees of the axial plane it is
+    straight: `LAO-CRA`, `AP-CAU`, `RAO-straight`, `AP`; `unknown` without angles.
+
+    Args:
+        angles: Primary and secondary in degrees, DICOM signs.
+    """
+    if angles is None:
+        return "unknown"
+    primary, secondary = angles
+    side = "AP" if abs(primary) <= _STRAIGHT_DEG else "LAO" if primary > 0 else "RAO"
+    if abs(secondary) <= _STRAIGHT_DEG:
+        return side if side == "AP" else f"{side}-straight"
+    return f"{side}-{'CRA' if secondary > 0 else 'CAU'}"

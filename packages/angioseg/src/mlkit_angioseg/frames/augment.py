@@ -38,6 +38,7 @@ def augment(
     options: AugmentOptions,
     rng: np.random.Generator,
     classes: int = 1,
+    valid: Tensor | None = None,
 ) -> Augmented:
     """Return a random version of a frame; all randomness comes from `rng`.
 
@@ -48,6 +49,7 @@ def augment(
         options: How much of what; `crop` is the side of the result, None for `[H, W]`.
         rng: The frame's own generator.
         classes: Of the label map.
+        valid: `[1, H, W]` bool, the pixels that count; None: all.
     """
     height, width = grey.shape[-2:]
     size = (options.crop, options.crop) if options.crop else (height, width)
@@ -62,10 +64,14 @@ def augment(
     shares = functional.grid_sample(
         channels(mask, classes)[None], grid[None], mode="bilinear", **sample
     )[0]
+    counts = inside[None]
+    if valid is not None:
+        seen = functional.grid_sample(valid[None].float(), grid[None], mode="bilinear", **sample)
+        counts = counts & (seen[0] >= 0.5)
     return Augmented(
         grey=change_grey(warped, options, rng),
         mask=labels_of(shares * inside),
-        valid=inside[None],
+        valid=counts,
         angles=_change_angles(angles, mirrored, options, rng),
     )
 

@@ -58,6 +58,7 @@ class AngioFrames:
         data_root: str | Path | None = None,
         images: str = "images",
         masks: str = "masks",
+        valid_masks: str | None = None,
         mask_source: str = "manual",
         pseudo_weight: float = 1.0,
         classes: Sequence[str] = (),
@@ -137,13 +138,16 @@ class AngioFrames:
         angles = row.angles or (math.nan, math.nan)
         keys = self._keys(row.image, row.frame, angles)
         target = letterbox.resize_mask(mask.float(), box.size, max(1, self._labels))
+        seen = self._valid(row)
+        valid = None if seen is None else letterbox.resize_mask(seen.float(), box.size) > 0
+        same = plain(target, angles, valid)
         if self._skips():
-            return self._sample(row, box, None, plain(target, angles), mask, keys)
+            return self._sample(row, box, None, same, (mask, seen), keys)
         grey = letterbox.resize_grey(self._grey(row.image, row.frame, row.where), box.size)
         if not draw.augment or self._changes is None:
-            return self._sample(row, box, grey, plain(target, angles), mask, keys)
+            return self._sample(row, box, grey, same, (mask, seen), keys)
         rng = np.random.default_rng(draw.seed)
-        changed = augment(grey, target, angles, self._changes, rng, max(1, self._labels))
+        changed = augment(grey, target, angles, self._changes, rng, max(1, self._labels), valid)
         return self._sample(row, box, changed.grey, changed, None, keys)
 
     def collate(self, units: Sequence[Sequence[Sample]]) -> list[Batch]:
@@ -156,6 +160,7 @@ class AngioFrames:
             valid=torch.cat([t.valid for t in targets if t.valid is not None]),
             weight=torch.cat(weights) if weights else None,
             original=tuple(mask for t in targets for mask in t.original),
+            original_valid=tuple(valid for t in targets for valid in t.original_valid),
         )
         return [replace(stack(samples), target=target)]
 
@@ -194,6 +199,15 @@ class AngioFrames:
             return torch.from_numpy(pixels.read_labels(row.mask, row.where, self._labels))[None]
         return torch.from_numpy(pixels.read_mask(row.mask, row.where))[None]
 
+    def _valid(self, row: FrameRow) -> Tensor | None:
+        """Return which pixels count, `[1, H, W]` bool; None: all."""
+        if row.valid is None:
+            return None
+        valid = pixels.read_mask(row.valid, row.where)
+        if not valid.any():
+            raise DataError(f"{row.where}: valid mask {row.valid}: no pixel counts")
+        return torch.from_numpy(valid)[None]
+
     def _weight(self, row: FrameRow) -> Tensor | None:
         """Return the frame's worth `[1]`; None where all frames are worth the same."""
         if self.options.pseudo_weight == 1:
@@ -223,7 +237,7 @@ class AngioFrames:
         box: Letterbox,
         grey: Tensor | None,
         frame: Augmented,
-        original: Tensor | None,
+        original: tuple[Tensor, Tensor | None] | None,
         keys: Mapping[Role, str],
     ) -> Sample:
         side = frame.mask.shape[-1] if original is None and self._cropped() else self._side
@@ -231,7 +245,8 @@ class AngioFrames:
             masks=letterbox.pad_to(frame.mask, side, (0.0,)),
             valid=letterbox.pad_to(frame.valid, side, (0.0,)),
             weight=self._weight(row),
-            original=() if original is None else (original[0],),
+            original=() if original is None else (original[0][0],),
+            original_valid=() if original is None or original[1] is None else (original[1][0],),
         )
         meta = frame_meta(row.key, row.image, row.size, box, row.angles, row)
         return Sample(self._inputs(grey, frame.angles, side), meta, target, keys)

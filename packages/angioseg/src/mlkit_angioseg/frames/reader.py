@@ -37,6 +37,7 @@ class _Named:
     patient: str
     mask_source: str = ""
     contours: Path | None = None
+    valid: Path | None = None
 
 
 class RowReader:
@@ -99,6 +100,7 @@ class RowReader:
             mask_source=source,
             cine=cine,
             patient=cell(cells, PATIENT) or cine,
+            valid=self._valid(name),
         )
         return self._row(where, cells, named)
 
@@ -110,6 +112,8 @@ class RowReader:
             frame = _frame_index(cells, header)
         with self.problems.at(where):
             self._check_mask(named.mask, header)
+        with self.problems.at(where):
+            self._check_size("valid mask", named.valid, header)
         angles = self._angles(where, cells, named.contours, header, frame)
         with self.problems.at(where):
             split = choose_split(cells, named.patient, self.options)
@@ -130,6 +134,7 @@ class RowReader:
             cine=named.cine,
             patient=named.patient,
             collimator=header.cine.collimator if header.cine is not None else _collimator(cells),
+            valid=named.valid,
         )
 
     def _angles(
@@ -160,24 +165,42 @@ class RowReader:
         folder = Path(self.options.masks)
         if name := cell(cells, ("mask",)):
             return str(folder / name)
-        for ending in dict.fromkeys((Path(image).suffix, ".png", ".npy")):
-            if (self.base / folder / Path(image).with_suffix(ending)).is_file():
-                return str(folder / Path(image).with_suffix(ending))
+        if found := self._named_as(image, folder):
+            return str(found)
         is_silent = "mask" in cells or cell(cells, MASKS["pseudo"]) or not self.needs_masks
         return "" if is_silent else str(folder / image)
+
+    def _named_as(self, image: str, folder: Path) -> Path | None:
+        """Return the mask in a folder, from the base, with the image's name in any form."""
+        for ending in dict.fromkeys((Path(image).suffix, ".png", ".npy")):
+            if (self.base / folder / Path(image).with_suffix(ending)).is_file():
+                return folder / Path(image).with_suffix(ending)
+        return None
+
+    def _valid(self, image: str) -> Path | None:
+        """Return the mask of the pixels that count; where it is missing, what it should be."""
+        if self.options.valid_masks is None or not self.needs_masks:
+            return None
+        folder = Path(self.options.valid_masks)
+        return self.base / (self._named_as(image, folder) or folder / image)
 
     def _check_mask(self, mask: Path | None, image: Header) -> None:
         if mask is None and not self.needs_masks:
             return
         if mask is None:
             raise ValueError(f"mask is missing (mask_source: {self.options.mask_source})")
+        self._check_size("mask", mask, image)
+
+    def _check_size(self, kind: str, mask: Path | None, image: Header) -> None:
+        if mask is None:
+            return
         try:
             header = self.headers.mask(mask)
         except ValueError as err:
-            raise ValueError(f"mask: {err}") from err
+            raise ValueError(f"{kind}: {err}") from err
         if image.height and (header.height, header.width) != (image.height, image.width):
             raise ValueError(
-                f"mask {mask.name!r} is {header.width}x{header.height}, "
+                f"{kind} {mask.name!r} is {header.width}x{header.height}, "
                 f"its frame {image.width}x{image.height}"
             )
 

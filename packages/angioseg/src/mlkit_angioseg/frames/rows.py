@@ -26,6 +26,7 @@ class FrameRow:
         frame: Index in the cine, from 0; None for a picture.
         mask: PNG or NPY of the frame's size; None where rows without a mask are read.
         mask_source: "manual" or "pseudo", or "" where the table does not say.
+        valid: Mask of the pixels that count; None: all do.
         size: Height and width in pixels, from the file's header.
         angles: Primary and secondary in degrees, DICOM signs; None where they are unknown.
         split: "train", "val" or "test".
@@ -46,6 +47,7 @@ class FrameRow:
     cine: str
     patient: str
     collimator: tuple[int, int, int, int] | None = None
+    valid: Path | None = None
 
 
 class Problems:

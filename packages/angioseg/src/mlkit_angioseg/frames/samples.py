@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mlkit_angioseg.dicom.header import is_dicom
+from mlkit_angioseg.frames.angles import view_bin
 from mlkit_angioseg.frames.augment import Augmented
 from mlkit_core.types import Batch, Sample, SampleMeta
 
@@ -30,9 +31,10 @@ def augmented_roles(changes: AugmentOptions | None) -> frozenset[Role]:
     return frozenset({"image", "view"} if moves_view else {"image"})
 
 
-def plain(mask: Tensor, angles: tuple[float, float]) -> Augmented:
-    """Return an unchanged frame: its mask `[1, H, W]` is valid everywhere."""
-    return Augmented(mask, mask, torch.ones_like(mask, dtype=torch.bool), angles)
+def plain(mask: Tensor, angles: tuple[float, float], valid: Tensor | None = None) -> Augmented:
+    """Return an unchanged frame: its mask `[1, H, W]` is valid everywhere, or where `valid` is."""
+    everywhere = torch.ones_like(mask, dtype=torch.bool)
+    return Augmented(mask, mask, everywhere if valid is None else valid, angles)
 
 
 def frame_meta(
@@ -49,6 +51,7 @@ def frame_meta(
     extra: dict[str, str | float | int | bool | None] = {
         "primary_angle_deg": primary,
         "secondary_angle_deg": secondary,
+        "view": view_bin(angles),
     }
     if row is not None:
         extra |= {"cine": row.cine, "split": row.split}

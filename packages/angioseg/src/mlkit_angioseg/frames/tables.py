@@ -35,6 +35,8 @@ def read_rows(
         DataError: Every problem of every row, one line each.
     """
     table, is_cines = find_table(options)
+    if is_cines and options.valid_masks is not None:
+        raise DataError(f"{table}: data.valid_masks is for layout folder, this one lists cines")
     base = Path(options.data_root) if options.data_root else table.parent
     reader = RowReader(options, base, needs_angles=needs_angles, needs_masks=needs_masks)
     cells = _read_cells(table, reader)

@@ -47,6 +47,9 @@ class MaskOverlap:
 
     `compute` gives the mean of each score over images, never over batches, and `<score>_low` and
     `<score>_high`: the 95 % interval of a bootstrap over patients, where there are two or more.
+    Pixels that a target calls not valid are left out of every score; skeletons and edges are those
+    of what is left.
+
     `best_threshold` is the one of 0.05, 0.10, … 0.95 with the greatest mean Dice, `dice_at_best`
     that Dice: of validation data it may be used on other data, of test data it flatters.
 
@@ -85,12 +88,14 @@ class MaskOverlap:
             labels = original_labels(batch, index)
             probabilities = self._probabilities(prediction, labels, meta.key)
             vessel = probabilities if probabilities.ndim == 2 else 1 - probabilities[0]
+            counts = original_valid(batch, index, labels)
             row: Row = {"key": meta.key, "patient": meta.group or meta.key, **meta.extra}
-            row |= self._scores(vessel, labels > 0)
+            row |= self._scores(vessel, labels > 0, counts)
             if probabilities.ndim == 3:
-                row |= class_dice(probabilities.argmax(0), labels, self.classes)
+                found = probabilities.argmax(0)[counts]
+                row |= class_dice(found, labels[counts], self.classes)
             self._rows.append(row)
-            self._curves.append(dice_by_threshold(vessel, labels > 0))
+            self._curves.append(dice_by_threshold(vessel[counts], labels[counts] > 0))
 
     def rows(self) -> list[Row]:
         """Return one mapping for each image: key, patient, angles and all scores; sorted by key."""
@@ -150,21 +155,24 @@ class MaskOverlap:
         return means | ({"dice_classes": float(np.mean([*means.values()]))} if means else {})
 
     def _scores(
-        self, probabilities: NDArray[np.floating], target: NDArray[np.bool_]
+        self,
+        probabilities: NDArray[np.floating],
+        target: NDArray[np.bool_],
+        counts: NDArray[np.bool_],
     ) -> dict[str, float]:
-        predicted = probabilities >= self.threshold
+        predicted, target = (probabilities >= self.threshold) & counts, target & counts
         return {
-            **overlap_scores(predicted, target),
+            **overlap_scores(predicted[counts], target[counts]),
             "cldice": centreline_dice(predicted, target),
             "hd95_px": surface_distance_95(predicted, target),
-            **ranking_scores(probabilities, target),
+            **ranking_scores(probabilities[counts], target[counts]),
         }
 
 
 def class_dice(
     found: NDArray[np.integer], labels: NDArray[np.integer], classes: Sequence[str]
 ) -> dict[str, float]:
-    """Return `dice_<class>` of label maps `[H, W]`; NaN where both are without a class."""
+    """Return `dice_<class>` of label maps of one shape; NaN where both are without a class."""
     scores: dict[str, float] = {}
     for number, name in enumerate(classes[1:], 1):
         a, b = found == number, labels == number
@@ -199,6 +207,14 @@ def original_labels(batch: Batch, index: int) -> NDArray[np.uint8]:
         )
     shown = Letterbox(scale=1.0, size=meta.size, offset=box.offset).content
     return target.masks[index, *shown].cpu().numpy().astype(np.uint8)
+
+
+def original_valid(batch: Batch, index: int, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which pixels of one row's original labels `[H, W]` count."""
+    target = batch.target
+    if isinstance(target, VesselTarget) and target.original_valid:
+        return target.original_valid[index].cpu().numpy().astype(bool)
+    return np.ones(labels.shape, dtype=bool)
 
 
 def example(folder: Path) -> Example:

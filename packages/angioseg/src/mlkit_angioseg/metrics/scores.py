@@ -1,5 +1,7 @@
 """Scores of one predicted vessel mask against one target mask, both `[H, W]`.
 
+Those that ask nothing about neighbours also take the pixels that count alone, `[N]`.
+
 One rule for what divides by zero: both masks empty is a perfect score (1, or a distance of 0), only
 one of them empty is the worst (0, or the image's diagonal). Nothing is left out of a mean for it,
 except AUC and AP, which have no meaning where a target holds a single class (NaN).
