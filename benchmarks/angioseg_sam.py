@@ -32,6 +32,7 @@ from mlkit_core import load_run
 from mlkit_core.training import cache as caching
 from mlkit_core.training.evaluation import evaluating
 from mlkit_core.training.loop import StageLoop
+from mlkit_core.training.sampling import derive
 from mlkit_core.training.stages import build_stage
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def measure_cache(size: int, frames: int, encode: int) -> None:
     """Print what encoding and a cached epoch take."""
     Path("cached.yaml").write_text(cached_run(size))
     run = load_run("cached.yaml")
-    stage = build_stage(run.config.stages[0], 0)
+    stage = build_stage(run.config.stages[0], derive(run.config.seed, 0, "weights"))
     cache = caching.FeatureCache(Path("runs/.cache"), stage, "image", "fp32")
     caching.bind(stage, {"image": cache}, skip=False)
     units = stage.data.units("cache", 0)

@@ -89,10 +89,7 @@ def scored(runs: Sequence[Sequence[Row]], score: str) -> Scored:
 
 
 def compare(
-    runs: Sequence[Sequence[Row]],
-    base: Sequence[Sequence[Row]] | None,
-    score: str,
-    how: Resampling,
+    runs: Sequence[Sequence[Row]], base: Sequence[Sequence[Row]] | None, score: str, how: Resampling
 ) -> Comparison:
     """Return a variant's score and its difference to the base's.
 

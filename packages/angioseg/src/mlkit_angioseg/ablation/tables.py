@@ -119,7 +119,7 @@ def text_table(record: Record) -> str:
 
 
 def _line(variant: Record, scores: Sequence[str]) -> list[str]:
-    counts = [_million(variant["parameters"].get(key)) for key in _COUNTS[:2]]
+    counts = [_short(variant["parameters"].get(key)) for key in _COUNTS[:2]]
     name = variant["variant"] + (" (= base)" if variant["status"] == "same as base" else "")
     cells = [name, *counts]
     for score in scores:
@@ -133,8 +133,10 @@ def _line(variant: Record, scores: Sequence[str]) -> list[str]:
     return [*cells, _number(variant["dice_at_best_threshold"])]
 
 
-def _million(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e6:.2f}M"
+def _short(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 1e6:.2f}M" if count >= 1e5 else f"{count / 1e3:.1f}k"
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:

@@ -53,8 +53,9 @@ def measure_bars(folder: Path, split: str, others: dict[str, Path]) -> Bars:
     """
     run = load_run(folder)
     part = run.config.stages[-1].data
-    if part.name != "angio-frames":
-        raise InputError(f"{folder}: its data is {part.name!r}, the bars are of angio-frames")
+    name = None if part is None else part.name
+    if name != "angio-frames":
+        raise InputError(f"{folder}: its data is {name!r}, the bars are of angio-frames")
     bars, keys = Bars(split), None
     for name, path in {run.config.name: folder, **others}.items():
         metrics, seen = _scored(load_run(path), split)

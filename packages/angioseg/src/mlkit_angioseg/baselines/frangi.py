@@ -87,7 +87,12 @@ class Frangi(nn.Module):
 
         grey, found = image.numpy(), np.zeros(tuple(image.shape), dtype=np.float32)
         lit = lit_area(grey, self.shutter, round(2 * max(self.widths_px)))
-        found[lit] = frangi(grey[lit], sigmas=self.widths_px, gamma=self.gamma, black_ridges=True)
+        found[lit] = frangi(
+            grey[lit],
+            sigmas=self.widths_px,  # pyright: ignore[reportArgumentType]  # any iterable will do
+            gamma=self.gamma,
+            black_ridges=True,
+        )
         return found
 
     def decode(self, output: MaskLogits, meta: Sequence[SampleMeta]) -> list[Prediction]:

@@ -132,7 +132,7 @@ def example(folder: Path) -> Example:
         "stem": FeatureSpec(channels={"stem": 4}, strides={"stem": 2}),
     }
     return Example(
-        options={"stem": "stem", "widths": (4, 6, 8, 8)},
+        options={"stem": "stem"},
         args=({"image": Features(maps=maps), "stem": Features(maps=stem)},),
         context={"inputs": inputs, "num_classes": 1, "on": "image"},
     )

@@ -135,10 +135,8 @@ def _draw_film(
                 ("beta", modulation.beta[channel]),
             )
         ]
-        caption = (
-            f"gamma {one.gamma[0]:.3g} at {_said(one.lowest_at)} to "
-            f"{one.gamma[1]:.3g} at {_said(one.highest_at)}"
-        )
+        low, high = (f"{value:.3g}" for value in one.gamma)
+        caption = f"gamma {low} at {_said(one.lowest_at)} to {high} at {_said(one.highest_at)}"
         key = f"{modulation.fusion}, map {modulation.level}, channel {channel}"
         book.add(f"channel-{number:02d}", key, caption, draw(panels, grid))
 
