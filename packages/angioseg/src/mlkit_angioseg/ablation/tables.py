@@ -74,7 +74,7 @@ def notes(record: Record) -> list[str]:
     """Return what a reader must know of the numbers, one sentence or two each."""
     images, cines, patients = record["images"], record["cines"], record["patients"]
     lines = [
-        f"Split {record['split']}: {images} images of {cines} cines and {patients} patients. "
+        f"Split {record['split']}: {images} images; cines: {cines}, patients: {patients}. "
         "Differences are variant minus base, image by image."
     ]
     by = {s["interval"]["by"] for s in _scores(record) if s["interval"] is not None}
