@@ -139,6 +139,17 @@ def test_a_filters_run_that_was_stopped_is_made_anew(trained):
     assert measure_bars(run, "val", {}).rows["frangi"] == first
 
 
+def test_a_filters_run_of_another_level_is_made_anew(trained):
+    from mlkit_angioseg.baselines.bars import _filter_run
+
+    first, again = (_filter_run(trained / "small", "probe", 0.01) for _ in range(2))
+    stamp = (first.folder / "run.yaml").stat().st_mtime_ns
+    assert (again.folder / "run.yaml").stat().st_mtime_ns == stamp
+    other = _filter_run(trained / "small", "probe", 0.02)
+    assert other.config.resolved["model"]["head"]["level"] == 0.02
+    assert (other.folder / "run.yaml").stat().st_mtime_ns != stamp
+
+
 def test_bars_of_other_frames_are_refused(trained, tmp_path):
     write_phantom(tmp_path / "data", trees=5, views_per_tree=1, size=64, split=(0.4, 0.4, 0.2))
     fitted(tmp_path, "far")

@@ -85,7 +85,7 @@ _COMPONENTS = (
         name="unet-mask",
         target="mlkit_angioseg.heads.unet_mask:UNetMask",
         config="mlkit_angioseg.config:UNetMaskConfig",
-        example="mlkit_angioseg.heads.unet_mask:example",
+        example="mlkit_angioseg.heads.fpn_mask:example",
         summary="U-Net's decoder over any encoder of several scales.",
         source="Ronneberger et al., U-Net, MICCAI 2015",
     ),

@@ -104,27 +104,29 @@ def _best_level(folder: Path) -> float:
 def _filter_run(folder: Path, name: str, level: float) -> Run:
     """Return the run of Frangi's filter on a run's data, made where it is not there."""
     place = folder / "baselines" / name.replace(" ", "-")
-    if not (place / "best").exists():
-        if place.exists():  # one that was stopped before its end
-            shutil.rmtree(place)
-        plain: Any = load_run(folder).config.resolved
-        stage = plain["stages"][-1] if plain.get("stages") else plain
-        values = {
-            "name": place.name,
-            "data": {**stage["data"], "augment": False},
-            "model": {
-                "encoders": {"image": {"name": "grey"}},
-                "head": {"name": "frangi", "level": level},
-            },
-            "metrics": [{"name": METRIC}],
-            "trainer": {"name": "none"},
-        }
-        place.parent.mkdir(exist_ok=True)
-        file = place.parent / f"{place.name}.yaml"
-        file.write_text(json.dumps(values), encoding="utf-8")
-        run = load_run(file)
-        run.folder = place
-        run.fit()
+    plain: Any = load_run(folder).config.resolved
+    stage = plain["stages"][-1] if plain.get("stages") else plain
+    values = {
+        "name": place.name,
+        "data": {**stage["data"], "augment": False},
+        "model": {
+            "encoders": {"image": {"name": "grey"}},
+            "head": {"name": "frangi", "level": level},
+        },
+        "metrics": [{"name": METRIC}],
+        "trainer": {"name": "none"},
+    }
+    place.parent.mkdir(exist_ok=True)
+    file = place.parent / f"{place.name}.yaml"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    wanted = load_run(file)
+    is_done = (place / "best").exists()
+    if is_done and load_run(place).config.resolved == wanted.config.resolved:
+        return load_run(place)
+    if place.exists():  # stopped before its end, or of other frames or another level
+        shutil.rmtree(place)
+    wanted.folder = place
+    wanted.fit()
     return load_run(place)
 
 

@@ -13,13 +13,12 @@ from mlkit_angioseg.heads.levels import Level, fill_levels, read_levels
 from mlkit_angioseg.heads.masks import at_input_size, classifier, decode_masks
 from mlkit_core.errors import BuildError
 from mlkit_core.scope import choose_on
-from mlkit_core.types import Example, Features, FeatureSpec, MaskLogits
+from mlkit_core.types import MaskLogits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from mlkit_core.types import Prediction, Role, SampleMeta
+    from mlkit_core.types import Features, FeatureSpec, Prediction, Role, SampleMeta
 
 _WIDTHS = {1: 16, 2: 32, 4: 64, 8: 128}
 _WIDEST = 256
@@ -119,20 +118,3 @@ def _map(scope: Mapping[Role, Features], level: Level, size: tuple[int, int]) ->
         got = tuple(found.shape[2:])
         raise BuildError(f"map {level.name!r} of role {level.role!r} is {got}, expected {size}")
     return found
-
-
-def example(folder: Path) -> Example:
-    """Return tiny options and a scope with two maps and a stem."""
-    del folder
-    generator = torch.Generator().manual_seed(0)
-    maps = {f"s{s}": torch.rand(2, 6, 32 // s, 32 // s, generator=generator) for s in (4, 16)}
-    stem = {"stem": torch.rand(2, 4, 16, 16, generator=generator)}
-    inputs = {
-        "image": FeatureSpec(channels={"s4": 6, "s16": 6}, strides={"s4": 4, "s16": 16}),
-        "stem": FeatureSpec(channels={"stem": 4}, strides={"stem": 2}),
-    }
-    return Example(
-        options={"stem": "stem"},
-        args=({"image": Features(maps=maps), "stem": Features(maps=stem)},),
-        context={"inputs": inputs, "num_classes": 1, "on": "image"},
-    )
