@@ -21,6 +21,19 @@ def test_grey_is_by_bits_and_not_by_the_brightest_pixel():
         to_grey(twelve, bits=10)
 
 
+def test_clahe_makes_the_contrast_of_dim_and_bright_halves_more_alike():
+    rng = np.random.default_rng(0)
+    texture = rng.standard_normal((128, 128))
+    dim, bright = 0.2 + 0.02 * texture[:, :64], 0.6 + 0.1 * texture[:, 64:]
+    stored = np.clip(255 * np.hstack([dim, bright]), 0, 255).astype(np.uint8)
+    plain, grey = to_grey(stored), to_grey(stored, window="clahe")
+    before, after = (g[:, 80:].std() / g[:, :48].std() for g in (plain, grey))
+    assert before > 4.5
+    assert after < 3
+    assert grey.dtype == np.float32
+    assert 0 <= grey.min() < grey.max() <= 1
+
+
 def test_the_percentile_window_stretches_1_to_99_and_clips():
     ramp = np.arange(101, dtype=np.uint8)[None]
     grey = to_grey(ramp, window="percentile")[0]

@@ -101,8 +101,10 @@ class AngioFramesConfig(Config):
     channel: Literal["grey", "red", "green", "blue"] = Field(
         default="grey", description="Of colour pictures; vessels of a retina stand out in green."
     )
-    window: Literal["full", "percentile"] = Field(
-        default="full", description="Grey by bits, or stretched from percentile 1 to 99."
+    window: Literal["full", "percentile", "clahe"] = Field(
+        default="full",
+        description="Grey by bits, stretched from percentile 1 to 99, or with the contrast of each "
+        "neighbourhood made alike.",
     )
     bits: int | None = Field(
         default=None, ge=8, le=16, description="Bits stored; null: all bits of the file's type."

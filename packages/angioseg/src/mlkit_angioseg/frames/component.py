@@ -227,9 +227,9 @@ class AngioFrames:
         return torch.from_numpy(grey)[None]
 
     def _dicom(self, image: Path, frame: int) -> np.ndarray:
-        stretched = self.options.window == "percentile"
-        grey = read_frame(image, frame, window="full" if stretched else "file")
-        return pixels.stretch(grey) if stretched else grey
+        window = self.options.window
+        grey = read_frame(image, frame, window="full" if window == "percentile" else "file")
+        return pixels.windowed(grey, window)
 
     def _sample(
         self,

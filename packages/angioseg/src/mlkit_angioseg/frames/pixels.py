@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's "L"
 _CHANNELS = ("red", "green", "blue")
 _LOW_HIGH = (1.0, 99.0)
+_CLIP = 0.02  # greatest share of a neighbourhood's pixels that one grey value counts with
 
 
 def read_stored(path: Path, frame: int | None, where: str) -> NDArray[np.uint8 | np.uint16]:
@@ -56,7 +57,7 @@ def to_grey(
         stored: `[H, W]` or `[H, W, 3]`.
         bits: Bits stored; None for all bits of the type. White is `2 ** bits - 1`, never the
             brightest pixel, so that contrast does not hang on one pixel.
-        window: "full", or "percentile" to stretch percentiles 1 to 99 over 0..1.
+        window: "full", or as in `windowed`.
         channel: "grey", or "red", "green" or "blue" of a colour picture alone.
 
     Raises:
@@ -68,9 +69,27 @@ def to_grey(
     grey = stored.astype(np.float32) / white
     if grey.ndim == 3:
         grey = grey @ _RGB_TO_GREY if channel == "grey" else grey[..., _CHANNELS.index(channel)]
+    return windowed(np.clip(grey, 0, 1, dtype=np.float32), window, 1 / white)
+
+
+def windowed(grey: NDArray[np.float32], window: str, least: float = 1 / 255) -> NDArray[np.float32]:
+    """Return grey values 0..1 with another contrast.
+
+    Source of "clahe": Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems
+    IV, 1994, as scikit-image has it: neighbourhoods of an eighth of the picture.
+
+    Args:
+        grey: `[H, W]`, 0..1.
+        window: "full": as it is; "percentile": see `stretch`; "clahe".
+        least: Bounds the range of "percentile" below.
+    """
     if window == "percentile":
-        return stretch(grey, 1 / white)
-    return np.clip(grey, 0, 1, dtype=np.float32)
+        return stretch(grey, least)
+    if window == "clahe":
+        from skimage.exposure import equalize_adapthist
+
+        return equalize_adapthist(grey, clip_limit=_CLIP).astype(np.float32)
+    return grey
 
 
 def stretch(grey: NDArray[np.float32], least: float = 1 / 255) -> NDArray[np.float32]:
