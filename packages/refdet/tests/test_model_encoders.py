@@ -19,7 +19,14 @@ from mlkit_core.errors import BuildError, WeightsError
 from mlkit_core.tensors import map_tensors, to_float32
 from mlkit_core.types import Features
 from mlkit_core.weights import load_pretrained
-from mlkit_refdet.encoders.foreground import border_contrast, foreground_weights
+from mlkit_refdet.encoders.foreground import (
+    border_contrast,
+    foreground_weights,
+    grid_tokens,
+    project_photos,
+    prototypes,
+)
+from mlkit_refdet.encoders.projection import Projection
 from mlkit_refdet.encoders.vit import VitReference
 from mlkit_refdet.encoders.yolo import YoloQuery, YoloReference
 from mlkit_refdet.fusion.cheaf import CheafFusion
@@ -394,3 +401,33 @@ def _view(cutout, angle_deg, longest):
 def _pooled(maps, mask):
     weight = torch.nn.functional.adaptive_avg_pool2d(mask[:, None], maps.shape[2:])
     return torch.nn.functional.normalize((maps * weight).sum((2, 3)), dim=1)
+
+
+@pytest.mark.parametrize("known", [(True, True, True), (True, False, True)])
+def test_projecting_only_around_the_objects_gives_what_projecting_everything_gives(known):
+    generator = torch.Generator().manual_seed(4)
+    channels, sides = {"p3": 6, "p4": 5}, {"p3": 20, "p4": 10}
+    maps = {
+        n: torch.randn(3, c, sides[n], sides[n], generator=generator) for n, c in channels.items()
+    }
+    mask = torch.zeros(3, 160, 160)
+    mask[0, 40:90, 61:97] = 1.0
+    mask[1, :23, 150:] = 1.0  # at the border
+    mask[2, 30:40, 30:120] = mask[2, 100:140, 70:75] = 1.0  # in two parts
+    mask *= torch.tensor(known)[:, None, None]
+    projection = Projection(channels, 4)
+    found = project_photos(projection, maps, mask, 4)
+    weights, projected = foreground_weights(mask, maps), projection(maps)
+    wanted = prototypes(projected, weights), grid_tokens(projected, weights, 4)
+    for level in channels:
+        torch.testing.assert_close(found[0][level], wanted[0][level])
+        torch.testing.assert_close(found[1][level], wanted[1][level])
+    drawn = torch.randn(48, 4, generator=generator)
+    gradients = []
+    for parts in (found, wanted):
+        value = sum(
+            (parts[1][n].reshape(-1, 4) * drawn).sum() + parts[0][n].sum() for n in channels
+        )
+        gradients.append(torch.autograd.grad(value, [*projection.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)

@@ -13,6 +13,7 @@ from mlkit_core.types import Features, FeatureSpec, Letterbox, SampleMeta
 from mlkit_refdet.encoders.projection import ChannelNorm
 from mlkit_refdet.features import AskedFeatures, EmbedSpec, QueryFeatures, SupportFeatures
 from mlkit_refdet.fusion.cheaf import CheafFusion, example
+from mlkit_refdet.fusion.relations import JoinedConv
 from mlkit_refdet.head.dual import DualHead
 from mlkit_refdet.results import BranchLogits, ReferenceLogits
 
@@ -274,3 +275,13 @@ def test_a_threshold_of_zero_keeps_everything():
     head = DualHead({"m": spec}, 1, "m", mode="standard", conf=0.0)
     (found,) = head.decode(output, [SampleMeta(key="a", size=(256, 256))])
     assert len(found.scores) == 2
+
+
+def test_maps_that_are_joined_in_passing_give_what_joined_maps_give():
+    generator = torch.Generator().manual_seed(3)
+    layer = JoinedConv(13, 5, 1)
+    parts = [torch.randn(2, c, 4, 6, generator=generator) for c in (8, 3, 2)]
+    joined = functional.conv2d(torch.cat(parts, 1), layer.weight, layer.bias)
+    torch.testing.assert_close(layer(parts), joined)
+    with pytest.raises(ValueError, match="maps of 11 channels in all, expected 13"):
+        layer(parts[:2])

@@ -139,7 +139,36 @@ def _boxes(weights: Tensor) -> Tensor:
 def project_photos(
     projection: Projection, maps: Mapping[str, Tensor], mask: Tensor | None, side: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return prototypes `[R, D]` and tokens `[R, side * side, D]` of photos, by level."""
+    """Return prototypes `[R, D]` and tokens `[R, side * side, D]` of photos, by level.
+
+    On a CPU only cells in and around the objects' boxes are projected: nothing else is read.
+    """
     weights = foreground_weights(mask, maps)
-    projected = projection(maps)
+    if tracing() or any(values.is_cuda for values in maps.values()):
+        projected = projection(maps)
+    else:
+        projected = {n: _projected(projection, n, maps[n], weights[n]) for n in projection.levels}
     return prototypes(projected, weights), grid_tokens(projected, weights, side)
+
+
+def _projected(projection: Projection, level: str, values: Tensor, weights: Tensor) -> Tensor:
+    """Return `[R, D, h, w]`, zeros where neither prototypes nor tokens look."""
+    inside = _near_boxes(weights)
+    rows = projection.rows(level, values.movedim(1, -1)[inside])  # [n, D]
+    found = rows.new_zeros(*inside.shape, rows.shape[-1])
+    found[inside] = rows
+    return found.movedim(-1, 1)
+
+
+def _near_boxes(weights: Tensor) -> Tensor:
+    """Return `[R, h, w]` bool, cells in the box of all that counts, or beside it.
+
+    A token is interpolated between cells whose centres lie up to one cell outside.
+    """
+    counts = weights > 0
+    lines = []
+    for axis in (2, 1):
+        line = counts.any(axis)
+        within = (line.cumsum(1) > 0) & (line.flip(1).cumsum(1).flip(1) > 0)
+        lines.append(functional.max_pool1d(within.to(weights.dtype)[:, None], 3, 1, 1)[:, 0] > 0)
+    return lines[0][:, :, None] & lines[1][:, None]

@@ -28,6 +28,7 @@ class Projection(nn.Module):
 
     def __init__(self, channels: Mapping[str, int], dim: int) -> None:
         super().__init__()
+        self.levels = tuple(channels)
         self.linear = nn.ModuleDict({level: nn.Linear(c, dim) for level, c in channels.items()})
         self.norm = nn.ModuleDict({level: nn.LayerNorm(dim) for level in channels})
         generator = torch.Generator().manual_seed(_SEED)
@@ -46,7 +47,7 @@ class Projection(nn.Module):
         """Return projected maps, level to `[R, D, h, w]`."""
         return {
             level: self.rows(level, maps[level].movedim(1, -1)).movedim(-1, 1)
-            for level in self.linear
+            for level in self.levels
         }
 
 

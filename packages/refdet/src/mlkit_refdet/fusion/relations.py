@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mlkit_refdet.encoders.projection import ChannelNorm, unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class LevelFusion(nn.Module):
         width = dim * (int(attention) + int(channel)) + 2 * int(spatial)
         self.mix = (
             nn.Sequential(
-                nn.Conv2d(width, channels, 1),
+                JoinedConv(width, channels, 1),
                 ChannelNorm(channels),
                 nn.SiLU(),
                 nn.Conv2d(channels, channels, 1),
@@ -127,8 +131,29 @@ class LevelFusion(nn.Module):
             joined.append(likeness_maps(embed, asked))
         fused = base.flatten(0, 1)
         if self.mix is not None:
-            fused = fused + self.mix(torch.cat(joined, 2).flatten(0, 1))
+            fused = fused + self.mix([part.flatten(0, 1) for part in joined])
         return self.local(fused)
+
+
+class JoinedConv(nn.Conv2d):
+    """1x1 convolution of maps as if they were joined along channels, without joining them.
+
+    Of 130 channels the joined form takes twice the time of its parts on a CPU.
+    """
+
+    def forward(self, input: Sequence[Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # parts
+        """Return `[R, C, h, w]` of maps `[R, c, h, w]`, whose c sum up to the layer's width."""
+        found, start = None, 0
+        for part in input:
+            weight = self.weight[:, start : start + part.shape[1]]
+            start += part.shape[1]
+            if found is None:
+                found = functional.conv2d(part, weight, self.bias)
+            else:
+                found = found + functional.conv2d(part, weight)
+        if found is None or start != self.in_channels:
+            raise ValueError(f"maps of {start} channels in all, expected {self.in_channels}")
+        return found
 
 
 class ShortLong(nn.Module):

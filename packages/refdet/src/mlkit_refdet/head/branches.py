@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlkit_refdet.features import PairFeatures
 
 _MOST_SCALE = 100.0
+_LEAST_LENGTH = 1e-12  # as torch's normalize has it
 _CELLS = 8400  # of a detector at 640 px: what the classes' first bias is meant for
 
 
@@ -136,12 +137,16 @@ class PrototypeBranch(nn.Module):
         return BranchLogits(dense(boxes), dense(logits))
 
     def _logits(self, level: str, values: Tensor, protos: Tensor, asked: Tensor) -> Tensor:
-        features = unit(self.project[level](values), 1)  # [P, D, h, w]
+        features = self.project[level](values)  # [P, D, h, w]
         own = protos[asked.clamp_min(0).flatten()]  # [P, D]
         scale = self.scale.exp().clamp_max(_MOST_SCALE)
-        logits = scale * torch.einsum("pdhw,pd->phw", features, own)[:, None] + self.bias
+        # The product is divided by the features' length, not the features: D times fewer numbers.
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(_LEAST_LENGTH)
+        cosine = torch.einsum("pdhw,pd->phw", features, own)[:, None] / length
+        logits = scale * cosine + self.bias
         if self.background is not None:
             near = torch.einsum("pdhw,md->pmhw", features, unit(self.background)).amax(1, True)
+            near = near / length
             logits = logits - scale * (near - self.margin).clamp_min(0)
         if level in self.relation:
             logits = logits + self.relation[level](values)

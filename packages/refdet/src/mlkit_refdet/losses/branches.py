@@ -29,7 +29,7 @@ class DenseRows:
     Args:
         distances: `[R, A, 4 * BINS]`, logits.
         logits: `[R, A, C]`, before the sigmoid.
-        boxes_xyxy: `[R, A, 4]`, decoded, with gradient, input pixels.
+        boxes_xyxy: `[R, A, 4]`, decoded, without gradient, input pixels; see `positive_boxes`.
         points: `[A, 2]`, input pixels.
         strides: `[A]`, input pixels.
         truth_boxes: `[R, M, 4]`, input pixels.
@@ -49,6 +49,15 @@ class DenseRows:
     rows: Tensor
     classes: Tensor
     assignment: Assignment
+
+    def positive_boxes(self) -> Tensor:
+        """Return the boxes of positive anchors, `[P, 4]`, with gradient.
+
+        They are decoded anew: a gradient through all anchors would be zeros but for these.
+        """
+        found = self.assignment
+        expected = expectation(self.distances[found.rows, found.anchors])
+        return distances_to_boxes(expected, self.points[found.anchors], self.strides[found.anchors])
 
 
 def live_branches(
@@ -147,11 +156,11 @@ def _assigned(
     rows: tuple[Tensor, Tensor],
 ) -> DenseRows:
     (distances, logits), (truth_boxes, truth_labels) = dense, truth
-    boxes = distances_to_boxes(expectation(distances), head.points, head.strides)
+    boxes = distances_to_boxes(expectation(distances.detach()), head.points, head.strides)
     truth_boxes, truth_labels = truth_boxes.to(boxes.dtype), truth_labels.long()
     assignment = task_aligned(
         logits.detach().sigmoid(),
-        boxes.detach(),
+        boxes,
         (head.points, head.strides),
         truth_boxes,
         truth_labels,

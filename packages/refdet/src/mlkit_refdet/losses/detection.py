@@ -141,8 +141,8 @@ class BoxIou(nn.Module):
         parts: dict[str, Tensor | Ratio] = {}
         for name, weight, rows in live_branches(output, batch, step, self.weights):
             found = rows.assignment
-            boxes = rows.boxes_xyxy[found.rows, found.anchors]
-            loss = self.per_box(boxes, rows.truth_boxes[found.rows, found.truth], name)
+            truth = rows.truth_boxes[found.rows, found.truth]
+            loss = self.per_box(rows.positive_boxes(), truth, name)
             parts[name] = Ratio((loss * found.quality).sum() * weight, found.normaliser)
         return parts
 
