@@ -31,5 +31,5 @@ class DualConfig(Config):
         default=0.2, ge=-1, le=1, description="Cosine to a background prototype that is free."
     )
     conf: float = Field(default=0.05, ge=0, le=1, description="Least score of a prediction.")
-    iou: float = Field(default=0.6, ge=0, le=1, description="Overlap that suppresses a box.")
+    iou: float = Field(default=0.45, ge=0, le=1, description="Overlap that suppresses a box.")
     max_det: int = Field(default=100, ge=1, description="Predictions of an image.")

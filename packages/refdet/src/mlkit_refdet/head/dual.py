@@ -70,7 +70,7 @@ class DualHead(nn.Module):
         background: int = 0,
         margin: float = 0.2,
         conf: float = 0.05,
-        iou: float = 0.6,
+        iou: float = 0.45,
         max_det: int = 100,
     ) -> None:
         super().__init__()
