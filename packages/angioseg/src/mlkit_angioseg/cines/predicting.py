@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 
 from mlkit_angioseg.cines.contrast import best_frame, contrast_score
 from mlkit_angioseg.cines.measure import measure
 from mlkit_angioseg.cines.reading import Cine, open_cine
-from mlkit_angioseg.cines.writing import overlay, write_mask
+from mlkit_angioseg.cines.writing import overlay, read_mask, write_mask
 from mlkit_angioseg.dicom.header import describe
+from mlkit_angioseg.dicom.segmentation import SegmentedBy, write_segmentation
+from mlkit_angioseg.dicom.segmented import segmented_cine
 from mlkit_core.errors import BuildError, InputError
 from mlkit_core.report.video import VideoWriter
 from mlkit_core.run import load_run
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from mlkit_core.types import Batch
@@ -44,6 +46,7 @@ class Wanted:
         threshold: Probability that is vessel; None: the run's own, else 0.5.
         spacing_mm: Millimetres per pixel; None: the file's, else pixels.
         write_video: Whether overlay.mp4 is written.
+        write_dicom_seg: Whether segmentation.dcm is written; of a DICOM file only.
         told: Called with frames done and frames in all.
     """
 
@@ -52,6 +55,7 @@ class Wanted:
     threshold: float | None = None
     spacing_mm: float | None = None
     write_video: bool = True
+    write_dicom_seg: bool = False
     told: Callable[[int, int], None] = lambda _done, _all: None
 
 
@@ -59,11 +63,14 @@ def predict_cine(run_folder: Path, cine_path: Path, out: Path, wanted: Wanted) -
     """Write masks, overlay and `result.json` of a cine into a folder; return the result.
 
     Files: `masks/frame-00000.png` (0 and 255), `overlay.mp4`, `best.png` (the frame with the most
-    contrast), `result.json`. Nothing in them names a patient.
+    contrast), `result.json`; if wanted `segmentation.dcm`, which alone holds the cine's UIDs.
+    Nothing in them names a patient.
 
     Raises:
-        InputError: Run or cine cannot be read, or the model gives no binary mask.
+        InputError: Run or cine cannot be read, the model gives no binary mask, or a DICOM
+            segmentation of what is no DICOM file is wanted.
     """
+    segmented = segmented_cine(cine_path) if wanted.write_dicom_seg else None
     cine = open_cine(cine_path)
     threshold, origin = chosen_threshold(run_folder, wanted.threshold)
     (out / "masks").mkdir(parents=True, exist_ok=True)
@@ -76,7 +83,7 @@ def predict_cine(run_folder: Path, cine_path: Path, out: Path, wanted: Wanted) -
             grey = cine.grey(index)
             mask = _inside(cine, probabilities >= threshold)
             scores.append(contrast_score(grey, cine.inside(grey.shape)))
-            write_mask(out / "masks" / f"frame-{index:05d}.png", mask)
+            write_mask(_mask_path(out, index), mask)
             row = {"frame": index, "contrast": round(scores[-1], 5)}
             rows.append(row | measure(mask, spacing).summary() | _view(cine, index))
             wanted.told(index + 1, len(cine.places))
@@ -90,8 +97,12 @@ def predict_cine(run_folder: Path, cine_path: Path, out: Path, wanted: Wanted) -
             if writer is not None:
                 writer.write(picture)
     best = best_frame(scores, cine.representative)
-    shown = np.asarray(Image.open(out / "masks" / f"frame-{best:05d}.png")) > 0
+    shown = read_mask(_mask_path(out, best))
     Image.fromarray(overlay(cine.grey(best), shown)).save(out / "best.png")
+    if segmented is not None:
+        by = SegmentedBy(checkpoint=str(about["checkpoint"]), threshold=threshold)
+        masks = (read_mask(_mask_path(out, index)) for index in range(len(rows)))
+        write_segmentation(out / "segmentation.dcm", segmented, masks, by)
     result: dict[str, object] = {
         "cine": describe(cine.header) if cine.header is not None else {"cine": cine.name},
         **about,
@@ -106,6 +117,10 @@ def predict_cine(run_folder: Path, cine_path: Path, out: Path, wanted: Wanted) -
     aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     aside.replace(out / "result.json")
     return result
+
+
+def _mask_path(out: Path, index: int) -> Path:
+    return out / "masks" / f"frame-{index:05d}.png"
 
 
 def chosen_threshold(run_folder: Path, given: float | None) -> tuple[float, str]:

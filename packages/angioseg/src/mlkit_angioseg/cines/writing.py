@@ -1,4 +1,4 @@
-"""Overlays: a picture with its mask."""
+"""Masks as files, and overlays: a picture with its mask."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def overlay(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.ui
     picture[mask] = (1 - _SHARE) * picture[mask] + _SHARE * _COLOUR
     picture[mask & ~binary_erosion(mask)] = _COLOUR
     return picture.round().astype(np.uint8)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return the mask `[H, W]` of a PNG that `write_mask` wrote."""
+    with Image.open(path) as picture:
+        return np.asarray(picture) > 0
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:

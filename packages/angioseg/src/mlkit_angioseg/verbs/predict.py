@@ -34,12 +34,19 @@ def predict(
         typer.Option("--spacing-mm", min=0.001, help="Per pixel; default the file's own."),
     ] = None,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-seg", help="Also write segmentation.dcm, which holds the cine's UIDs."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Segment every frame of a cine: masks, an overlay video, measurements in millimetres.
 
     DIR gets masks/frame-00000.png (0 and 255), overlay.mp4, best.png and result.json. Of a DICOM
-    file only a hash of its instance UID is written, never a name.
+    file only a hash of its instance UID is written, never a name; --dicom-seg adds the masks as a
+    DICOM Segmentation, which has to reference the file by its UIDs.
     """
     from mlkit_angioseg.cines.predicting import Wanted, predict_cine
     from mlkit_angioseg.verbs.progress import progress
@@ -50,6 +57,7 @@ def predict(
         threshold=threshold,
         spacing_mm=spacing_mm,
         write_video=not no_video,
+        write_dicom_seg=dicom_seg,
         told=progress("frame"),
     )
     result = predict_cine(run, cine, out, wanted)
