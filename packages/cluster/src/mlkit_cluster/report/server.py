@@ -101,6 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         path = self.path.partition("?")[0]
+        if path == "/favicon.ico":  # browsers ask for one unasked; the page has none
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return
         match = _PICTURE.fullmatch(path)
         body = self.server.page if path == "/" else None
         if match:
