@@ -144,7 +144,7 @@ def project_photos(
     On a CPU only cells in and around the objects' boxes are projected: nothing else is read.
     """
     weights = foreground_weights(mask, maps)
-    if tracing() or any(values.is_cuda for values in maps.values()):
+    if tracing() or any(values.device.type != "cpu" for values in maps.values()):
         projected = projection(maps)
     else:
         projected = {n: _projected(projection, n, maps[n], weights[n]) for n in projection.levels}
