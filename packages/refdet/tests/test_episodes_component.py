@@ -249,6 +249,29 @@ def test_a_bank_adds_every_other_class_and_asks_for_none_of_them(aeroeyes):
         data.bind({"query": Needs(), "support": Needs()})
 
 
+@pytest.mark.parametrize("bank", [False, True])
+def test_asks_reaches_boxes_of_objects_beyond_the_episodes_classes(coco, bank):
+    made = coco()
+    made.show(0, 1, (50, 30, 20, 20))  # two classes in one image
+    made.write()
+    data = data_of(made.root, n_way=1, asks=2, bank=bank, episodes=30, **PLAIN)
+    beyond = 0
+    for (draw,) in data.units("train", 0):
+        (batch,) = batches_of(data, [[draw]])
+        target, ways = batch.target, len(draw.ways)
+        for row, item in enumerate(data.load(draw).frames):
+            asked = [int(one) for one in batch.inputs["asked"][row] if one >= 0]
+            shown = {*item.labels.tolist()}
+            found = [place for place in asked if int(target.class_ids[place]) in shown]
+            assert len(found) == min(2, len(shown))
+            for place in found:  # whatever it shows and is searched for has its box
+                at = target.labels[row] == place
+                label = int(target.class_ids[place])
+                assert target.boxes_xyxy[row][at].equal(item.boxes_xyxy[item.labels == label])
+            beyond += sum(place >= ways for place in found)
+    assert beyond
+
+
 def test_a_video_of_one_backpack_is_no_known_background_of_another(aeroeyes):
     made = aeroeyes()
     data = data_of(made.root, bank=True, backgrounds=2, episodes=20, **PLAIN)

@@ -373,3 +373,49 @@ def test_every_known_class_can_be_asked():
     assert {0, 1} < {*asked_of(images, Place(0, 0), 1, "key")}
     assert asked_of(images, Place(0, 0), 0, "key") == (0, 1)
     assert len(asked_of(images, Place(0, 1), 0, "key")) == 1  # an empty image is asked something
+
+
+SHOWN = [("ant", "bee"), ("bee", "cat"), ("cat", "dog", "ant"), ("dog",), ("dog", "bee"), ()] * 4
+
+
+def test_without_asks_every_frame_is_searched_for_all_of_the_episode():
+    for one in draws(image_set(SHOWN), episodes=20, backgrounds=2):
+        assert len(one.asked) == len(one.frames) + 2
+        assert all(sorted(own) == sorted(one.ways) for own in one.asked)
+        assert one.others == ()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_asks_searches_a_frame_for_what_it_shows_before_anything_else(count):
+    split = whole(image_set(SHOWN))
+    sampler = EpisodeSampler(split, options(n_way=3, episodes=60, backgrounds=2, asks=count))
+    for (one,) in sampler.units(0):
+        for place, own in zip(one.places, one.asked, strict=True):
+            shown = split.shown(place)
+            assert len({*own}) == len(own) == min(count, len(shown | {*one.ways}))
+            assert len({*own} & shown) == min(count, len(shown))
+            assert {*own} - shown <= {*one.ways}
+        assert {*one.others} == {label for own in one.asked for label in own} - {*one.ways}
+
+
+def test_a_single_ask_is_for_the_class_that_its_frame_was_drawn_for():
+    for one in draws(videos(), n_way=4, n_query=1, episodes=40, backgrounds=0, asks=1):
+        assert [own for (own,) in one.asked] == [place.footage for place in one.frames]
+        assert sorted(own for (own,) in one.asked) == sorted(one.ways)
+
+
+def test_the_order_of_what_asks_gives_tells_nothing():
+    split = whole(videos())
+    found = [
+        split.shown(place) == {own[0]}
+        for (one,) in EpisodeSampler(split, options(asks=2, backgrounds=0, episodes=200)).units(0)
+        for place, own in zip(one.places, one.asked, strict=True)
+    ]
+    assert 0.45 < sum(found) / len(found) < 0.55
+
+
+def test_a_triplets_anchor_is_asked_of_both_its_frames():
+    given = {"triplet_ratio": 0.5, "negative_strategy": "mixed", "episodes": 60, "asks": 1}
+    for one in draws(image_set(SHOWN), **given):
+        asked = one.asked[len(one.frames) + len(one.backgrounds) :]
+        assert asked == tuple((t.anchor,) for t in one.triplets for _ in range(2))

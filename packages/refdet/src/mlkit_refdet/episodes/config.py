@@ -51,6 +51,12 @@ class ReferenceFramesConfig(Config):
         default=2, ge=1, description="Classes of an episode, of distinct categories."
     )
     n_query: int = Field(default=4, ge=1, description="Labelled frames of each class.")
+    asks: int | None = Field(
+        default=None,
+        ge=1,
+        description="Classes that a training frame is searched for: first those it shows, then "
+        "absent ones of the episode; null: all of the episode, whatever it shows.",
+    )
     shots: int = Field(default=3, ge=1, description="Photos of each class, drawn from all it has.")
     episodes: int | None = Field(
         default=None, ge=1, description="Units of an epoch; null: as many as the frames ask for."

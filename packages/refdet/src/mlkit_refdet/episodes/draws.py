@@ -38,11 +38,12 @@ class EpisodeDraw(Draw):
     """A unit of training.
 
     Args:
-        ways: Labels that its frames are searched for, in random order.
+        ways: Labels of its classes, in random order.
         frames: Detection items that show one of them.
         backgrounds: Detection items that show none.
         triplets: Their anchors are among the ways.
-        others: Labels of negatives that are no ways.
+        asked: For each of `places`, the labels that it is searched for, in random order.
+        others: Labels of negatives, and asked ones, that are no ways.
         bank_seed: The epoch's; it chooses the photos of all other classes. None: no bank.
     """
 
@@ -50,6 +51,7 @@ class EpisodeDraw(Draw):
     frames: tuple[Place, ...] = ()
     backgrounds: tuple[Place, ...] = ()
     triplets: tuple[Triplet, ...] = ()
+    asked: tuple[tuple[int, ...], ...] = ()
     others: tuple[int, ...] = ()
     bank_seed: int | None = None
 

@@ -106,7 +106,6 @@ class EpisodeLoader:
     def _episode(self, draw: EpisodeDraw) -> EpisodeSample:
         split, generator = self._sets.split("train"), random.Random(draw.seed)
         seeds = [generator.getrandbits(62) for _ in draw.places]
-        asked = tuple(tuple(generator.sample(draw.ways, len(draw.ways))) for _ in draw.places)
         items = self._items(split, draw, seeds)
         count = len(draw.frames) + len(draw.backgrounds)
         pairs = zip(items[count::2], items[count + 1 :: 2], strict=True)
@@ -120,7 +119,7 @@ class EpisodeLoader:
                 TripletItem(triplet.anchor, *pair, triplet.is_background)
                 for triplet, pair in zip(draw.triplets, pairs, strict=True)
             ),
-            asked=asked,
+            asked=draw.asked,
             bank=self._bank(split, draw),
         )
 
@@ -131,7 +130,7 @@ class EpisodeLoader:
         empty = range(len(draw.frames), len(draw.frames) + len(draw.backgrounds))
         found: dict[int, FrameItem] = {}
         for place in sorted(range(len(seeds)), key=lambda place: draw.places[place]):
-            ways = draw.ways if place in empty else ()
+            ways = draw.asked[place] if place in empty else ()
             change = _Change(seeds[place], ways, keep[place])
             found[place] = self.item(split, "train", draw.places[place], change)
         return [found[place] for place in range(len(seeds))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlkit_core.errors import DataError
@@ -131,18 +132,36 @@ class _Epoch:
         """Return the next unit."""
         ways = self._ways()
         chosen = self._triplets_of(ways, triplets) if triplets else []
-        shown = {one.other for one in chosen if one.other is not None}
+        others = {one.other for one in chosen if one.other is not None}
         with_detection = self._options.triplet_ratio < 1
-        return EpisodeDraw(
+        draw = EpisodeDraw(
             index=number,
             seed=self._generator.getrandbits(62),
             ways=ways,
             frames=self._frames(ways) if with_detection else (),
             backgrounds=self._empty(ways, backgrounds) if with_detection else (),
             triplets=tuple(chosen),
-            others=tuple(sorted(shown - {*ways})),
             bank_seed=self._bank_seed,
         )
+        anchors = [{label} for one in chosen for label in (one.anchor, one.anchor)]
+        plain: list[set[int]] = [set() for _ in range(len(draw.places) - len(anchors))]
+        pairs = zip(draw.places, [*plain, *anchors], strict=True)
+        asked = tuple(self._asked(place, ways, anchor) for place, anchor in pairs)
+        others |= {label for own in asked for label in own}
+        return replace(draw, asked=asked, others=tuple(sorted(others - {*ways})))
+
+    def _asked(self, place: Place, ways: Sequence[int], anchor: set[int]) -> tuple[int, ...]:
+        """Return the labels that a frame is searched for; a triplet's anchor is among them."""
+        count = self._options.asks
+        if count is None:
+            return self._shuffled(ways)
+        shown = self._split.shown(place) & {*self._split.labels}
+        groups = (anchor, shown & {*ways}, shown, {*ways})
+        order = [label for group in groups for label in self._shuffled(sorted(group))]
+        return self._shuffled([*dict.fromkeys(order)][:count])
+
+    def _shuffled(self, labels: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._generator.sample(labels, len(labels)))
 
     def _ways(self) -> tuple[int, ...]:
         """Return labels of distinct categories, in random order."""
