@@ -419,3 +419,13 @@ def test_a_triplets_anchor_is_asked_of_both_its_frames():
     for one in draws(image_set(SHOWN), **given):
         asked = one.asked[len(one.frames) + len(one.backgrounds) :]
         assert asked == tuple((t.anchor,) for t in one.triplets for _ in range(2))
+
+
+def test_a_class_that_is_kept_for_validation_is_never_asked():
+    index = image_set(SHOWN)
+    names = [one.name for one in index.classes]
+    frames = {0: list(range(len(SHOWN)))}
+    split = Split(index, names, [n for n in names if n != "dog"], frames, 5)
+    sampler = EpisodeSampler(split, options(n_way=2, asks=3, backgrounds=1, episodes=60))
+    asked = {label for (one,) in sampler.units(0) for own in one.asked for label in own}
+    assert asked == {0, 1, 2}

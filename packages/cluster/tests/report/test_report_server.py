@@ -63,6 +63,11 @@ def test_nothing_else_is_served(server, path):
     assert get(server, path)[0] == 404
 
 
+def test_a_browsers_question_for_an_icon_is_no_error(server):
+    status, _, body = get(server, "/favicon.ico")
+    assert (status, body) == (204, b"")
+
+
 def test_names_of_other_sites_are_refused(server):
     assert get(server, "/", host=f"evil.example:{server.server_port}")[0] == 403
     assert get(server, "/", host=f"localhost:{server.server_port}")[0] == 200

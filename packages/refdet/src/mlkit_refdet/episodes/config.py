@@ -54,8 +54,9 @@ class ReferenceFramesConfig(Config):
     asks: int | None = Field(
         default=None,
         ge=1,
-        description="Classes that a training frame is searched for: first those it shows, then "
-        "absent ones of the episode; null: all of the episode, whatever it shows.",
+        description="Classes that a training frame is searched for: first those it shows, the "
+        "episode's before others, then absent ones of the episode; null: all of the episode, "
+        "whatever it shows.",
     )
     shots: int = Field(default=3, ge=1, description="Photos of each class, drawn from all it has.")
     episodes: int | None = Field(
