@@ -169,6 +169,28 @@ def test_columns_of_classes_outside_the_support_learn_nothing():
     torch.testing.assert_close(value(parts["standard"]), value(same["standard"]))
 
 
+@pytest.mark.parametrize("loss", [AnchorBce, BoxIou, BoxDfl])
+def test_two_rows_of_one_class_teach_its_logit_as_one_row_does(loss):
+    points, strides = grid()
+    boxes, labels = random_boxes(4, 4, seed=1)
+    rows = torch.where(labels > 2, -1, labels)  # rows 0 and 2 are class 1 by different photos
+    whole = torch.where(rows == 2, 0, rows)
+    ids, empty = torch.tensor([1, 0, 1]), (rows < 0).all(1)
+    twice = ReferenceTarget(boxes, rows, ids, ids, empty)
+    once = ReferenceTarget(boxes, whole, ids[:2], ids[:2], empty)
+    assert {0, 1, 2} <= {*rows.flatten().tolist()}
+    found = []
+    for target in (twice, once):
+        given = branch(4, 4, len(points), seed=2)
+        head = ReferenceLogits(points, strides, standard=given)
+        part = value(call(loss(), head, target)["standard"])
+        free = (given.distances, given.logits)
+        grads = torch.autograd.grad(part, free, allow_unused=True, materialize_grads=True)
+        found.append((part, *grads))
+    for two_rows, one_row in zip(*found, strict=True):
+        torch.testing.assert_close(two_rows, one_row)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_assignment_equals_ultralytics_exactly(ultralytics_modules, seed):
     points, strides = grid()

@@ -111,12 +111,16 @@ def head_and_target(output: ModelOutput, batch: Batch) -> tuple[ReferenceLogits,
 
 
 def _standard_rows(head: ReferenceLogits, target: ReferenceTarget) -> DenseRows:
-    """Rows are images, columns the batch's support classes.
+    """Rows are images, columns the batch's support classes, each once.
 
-    Columns of other classes are left out: the target does not say whether an image shows them.
+    A class that the support holds twice, by different photos, has one logit: in two columns it
+    would learn one box's class as true and as false. Columns of other classes are left out: the
+    target does not say whether an image shows them.
     """
     given = _branch(head, "standard")
-    classes, labels = target.class_ids, target.labels
+    classes, column = target.class_ids.unique(return_inverse=True)
+    labels = target.labels.long().clone()  # [B, M]
+    labels[labels >= 0] = column[labels[labels >= 0]]
     _check_rows("standard", len(given.logits), len(labels))
     highest = int(classes.max()) if len(classes) else -1
     if highest >= given.logits.shape[-1]:
