@@ -22,6 +22,7 @@ import onnxruntime
 from PIL import Image
 
 BINS = 16
+IOU = 0.45  # of the head
 BILINEAR = Image.Resampling.BILINEAR  # of Pillow: it averages where it makes smaller
 GREY = (114 / 255,) * 3
 PHOTOS = {".jpg", ".jpeg", ".png"}
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("references", type=Path, help="a .refset file or a folder of photos")
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--conf", type=float, default=0.25, help="least score")
-    parser.add_argument("--iou", type=float, default=0.6, help="overlap that suppresses")
+    parser.add_argument("--iou", type=float, default=IOU, help="overlap that suppresses")
     parser.add_argument("--max-det", type=int, default=100)
     parser.add_argument("--size", type=int, default=640, help="side where the graph leaves it free")
     options = parser.parse_args()

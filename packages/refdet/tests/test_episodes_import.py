@@ -10,6 +10,9 @@ from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner
 
+from mlkit_core import load_run
+from mlkit_core.build import build_data
+from mlkit_core.config import load_config
 from mlkit_core.errors import DataError
 from mlkit_refdet.episodes.coco import read_coco
 from mlkit_refdet.episodes.crops import choose_references, write_set
@@ -17,6 +20,16 @@ from mlkit_refdet.episodes.labels import LabelledImage, LabelledObject, read_lab
 from mlkit_refdet.verbs.imports import import_labels
 
 SIZE = (60, 80)
+TWO_SETS = """
+name: two
+data: {{name: reference-frames, root: train, images: {images}, val_fold: [1, 2], test_root: both,
+  n_way: 1, n_query: 1, shots: 1, eval_episodes: 6, query_size: 96, support_size: 32}}
+model:
+  encoders: {{query: {{name: pixels}}, support: {{name: pixels}}, asked: {{name: asked-classes}}}}
+  head: {{name: template-match, sizes: [40]}}
+metrics: [{{name: few-shot, novel: [jar]}}]
+trainer: {{name: none}}
+"""
 
 
 def image(number: int, *objects: tuple[str, int]) -> LabelledImage:
@@ -69,6 +82,24 @@ def test_no_image_is_both_searched_and_a_source_of_references():
         assert left
 
 
+def test_a_crowd_is_no_reference_and_makes_no_query():
+    """The crowd of image 0 is the largest box; image 5 shows a crowd alone."""
+    crowd = LabelledObject("cup", (0, 0, 60, 60), crowd=True)
+    first = image(0, ("cup", 10))
+    images = [
+        LabelledImage(first.path, SIZE, (*first.objects, crowd)),
+        *(image(n, ("cup", 10 + n)) for n in range(1, 5)),
+        LabelledImage(Path("/images/5.png"), SIZE, (crowd,)),
+    ]
+    found = choose_references(images, shots=2, min_images=3, min_px=4)
+    assert [(n, one.xyxy) for n, one in found.classes["cup"]] == [
+        (4, (0, 0, 14, 14)),
+        (3, (0, 0, 13, 13)),
+    ]
+    assert (found.queries, found.empty) == ((0, 1, 2), (5,))
+    assert choose_references(images, shots=2, min_images=6, min_px=4).left_out == ("cup",)
+
+
 @pytest.fixture
 def labelled(tmp_path):
     """A COCO JSON with polygons for half of its objects, and its images."""
@@ -105,6 +136,20 @@ def test_what_is_written_is_read_with_masks_and_boxes(labelled, tmp_path):
     assert mask.sum() == 40 * 40
     assert len(index.footage[0].frames) == 6
     assert index.footage[0].boxes[0][0].xyxy == (20, 10, 60, 50)
+
+
+def test_an_image_that_shows_a_crowd_alone_is_no_clear_background(labelled, tmp_path):
+    file = labelled / "labels.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
+    images = read_labels(file)
+    found = choose_references(images, shots=3, min_images=4, min_px=32)
+    root = write_set(images, found, tmp_path / "out")
+    footage = read_coco(tmp_path / "out", images=str(root)).footage[0]
+    assert footage.files[0].name == "0.png"
+    assert 0 not in footage.boxes
+    assert footage.background(0) == []
 
 
 def test_yolo_boxes_and_polygons_become_pixels(tmp_path):
@@ -156,12 +201,42 @@ def test_the_verb_says_what_is_used_and_prints_the_run_files_line(labelled, tmp_
         "frames: of 12 images 6 with and 0 without an object of them are used, 6 gave"
         in told.output
     )
-    assert json.loads((out / "split.json").read_text()) == {"base": ["cup"], "novel": ["jar"]}
+    assert '\nnovel: ["jar"]\n' in told.output
+    assert sorted(path.name for path in out.iterdir()) == ["annotations.json", "references"]
     assert f"root: {out}, images: {os.path.relpath(labelled / 'images', out)}" in told.output
     said = json.loads(
         run(str(labelled / "labels.json"), "-o", str(tmp_path / "b"), "--json").output
     )
     assert (said["images"], said["sources_of_references"]) == (12, 6)
+
+
+def halves(labelled):
+    """Return two label files over the same images: the first six of them, and the others."""
+    content = json.loads((labelled / "labels.json").read_text())
+    files = [labelled / "first.json", labelled / "others.json"]
+    for half, file in enumerate(files):
+        images = [row for row in content["images"] if row["id"] // 6 == half]
+        rows = [row for row in content["annotations"] if row["image_id"] // 6 == half]
+        file.write_text(json.dumps(content | {"images": images, "annotations": rows}))
+    return files
+
+
+def test_base_and_novel_classes_have_figures_on_a_second_set(labelled, tmp_path):
+    for file, name in zip(halves(labelled), ("train", "both"), strict=True):
+        args = ("--shots", "1", "--min-images", "2", "--novel", "1/2")
+        assert run(str(file), "-o", str(tmp_path / name), *args).exit_code == 0
+    text = TWO_SETS.format(images=os.path.relpath(labelled / "images", tmp_path / "train"))
+    (tmp_path / "run.yaml").write_text(text)
+    made = load_run(tmp_path / "run.yaml")
+    made.folder = tmp_path / "runs" / "two"
+    made.fit()
+    found = load_run(made.folder).evaluate("test")
+    assert {"few-shot.map50_base", "few-shot.map50_novel"} <= {*found.metrics}
+    sides = {row["key"]: row["classes"] for row in found.rows}
+    assert sides == {"cup": "base", "jar": "novel"}
+    data = build_data(load_config(tmp_path / "run.yaml").stages[0].data)
+    draws = [draw for unit in data.units("train", 0) for draw in unit]
+    assert {data.classes[label] for draw in draws for label in draw.ways} == {"cup"}
 
 
 @pytest.mark.parametrize(

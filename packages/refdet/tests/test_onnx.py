@@ -24,6 +24,7 @@ from mlkit_core.types import Batch
 from mlkit_refdet.episodes import letterbox
 from mlkit_refdet.episodes.example import example
 from mlkit_refdet.episodes.images import read_rgb
+from mlkit_refdet.head.config import DualConfig
 from mlkit_refdet.references.enrolling import enroll, load_finder
 
 LEVELS = ("p3", "p4")
@@ -115,6 +116,29 @@ def test_several_reference_sets_through_one_graph_give_what_torch_gives(exported
     assert moved > 0.01  # the references are not baked in
 
 
+@pytest.mark.parametrize("images", [2, 3])
+def test_several_images_at_once_give_what_torch_gives(exported, images):
+    """Each image is asked for its own objects; the last one for one fewer."""
+    import onnxruntime
+
+    folder, _, report = exported
+    stage = load_run(folder).stage_of(STEP)[0]
+    asked = torch.arange(3.0).repeat(images, 1).roll(1, 1)
+    asked[-1, -1] = -1
+    query = torch.rand(images, 3, 96, 96, generator=torch.Generator().manual_seed(6))
+    inputs = {"query": query, "asked": asked}
+    with evaluating(stage.model):
+        features = references(stage.model, 3, 2, 0)
+        known = Batch(inputs=inputs, features={"support": features}, meta=())
+        expected = stage.model(known).head.pairs
+    given = {f"support.{name}": tensor for name, tensor in flatten(features).items()} | inputs
+    session = onnxruntime.InferenceSession(report.path)
+    feed = {node.name: given[node.name].numpy() for node in session.get_inputs()}
+    logits, distances = session.run(["pairs.logits", "pairs.distances"], feed)
+    np.testing.assert_allclose(logits, expected.logits.numpy(), atol=1e-4)
+    np.testing.assert_allclose(distances, expected.distances.numpy(), atol=1e-4)
+
+
 def run_example(*arguments):
     """Run the example where importing torch fails; return its JSON lines."""
     code = (
@@ -188,6 +212,11 @@ def test_suppression_without_torch_equals_torchvisions():
     kept = [score for _, score, _ in runtime["suppress"](rows, 0.3)]
     expected = batched_nms(boxes, scores, labels, 0.3)
     assert kept == scores[expected].tolist()
+
+
+def test_without_torch_boxes_are_suppressed_at_the_heads_overlap():
+    runtime = runpy.run_path(str(RUNTIME), run_name="runtime")
+    assert runtime["IOU"] == DualConfig().iou
 
 
 def test_without_torch_an_image_is_placed_as_the_data_places_it(tmp_path):

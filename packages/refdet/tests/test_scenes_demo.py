@@ -33,6 +33,18 @@ def test_the_run_file_for_ones_own_videos_is_valid(tmp_path):
     assert load_config(tmp_path / "run.yaml").name == "my-objects"
 
 
+def test_the_run_file_for_ones_own_videos_trains_on_photos_without_masks(aeroeyes, tmp_path):
+    made = aeroeyes()
+    (tmp_path / "run.yaml").write_text(demo.run_file(), encoding="utf-8")
+    stage = load_config(tmp_path / "run.yaml", [f"data.root={made.root}"]).stages[0]
+    data = build_data(stage.data)
+    build_stage_model(stage, data)
+    ((draw,), *_) = data.units("train", 0)
+    (batch,) = data.collate([[data.load(draw)]])
+    assert batch.inputs["query"].shape[1:] == (3, 640, 640)
+    assert not batch.masks["support"].any()
+
+
 def test_the_demo_searches_for_individuals_that_it_was_not_trained_on(written):
     names = [
         {one.name for one in read_aeroeyes(written / "data" / part, verify=True).classes}

@@ -123,6 +123,15 @@ def test_with_a_stride_frames_between_are_filled_and_short_tracks_counted_in_fra
     assert tracks_of(detections, TrackOptions(max_gap=0, min_frames=21), stride=4) == []
 
 
+@pytest.mark.parametrize("stride", [3, 4, 12])
+def test_with_a_stride_one_detection_is_a_blip_and_two_are_a_track(stride):
+    one, two = moving([0]), moving([0, stride], speed=0.5)
+    assert tracks_of(one, TrackOptions(), stride=stride) == []
+    (track,) = tracks_of(two, TrackOptions(), stride=stride)
+    assert sorted(track.boxes) == list(range(stride + 1))
+    assert len(tracks_of(one, TrackOptions(min_frames=1), stride=stride)) == 1
+
+
 def test_detections_of_unrelated_images_make_no_tracks():
     found = single_frames(moving(range(3)) | moving([3], score=0.1), 0.2)
     assert [list(track.boxes) for track in found] == [[0], [1], [2]]
@@ -209,6 +218,24 @@ def test_an_object_is_found_once_and_whole_wherever_tiles_cut_it():
         found = merged(seen_by(own, places), places, (700, 1000))
         assert len(found.boxes_xyxy) == 1
         torch.testing.assert_close(found.boxes_xyxy[0], torch.tensor(own))
+
+
+def at_an_inner_edge(whole_score):
+    """Return what is left of a cut box of 0.95 in a tile, beside a box over most of the frame."""
+    places = [(0, 0, 200, 100), (0, 0, 100, 100)]
+    whole = BoxPrediction(
+        torch.tensor([[2.0, 2.0, 198.0, 98.0]]), torch.tensor([whole_score]), torch.tensor([0])
+    )
+    cut = BoxPrediction(
+        torch.tensor([[80.0, 40.0, 100.0, 60.0]]), torch.tensor([0.95]), torch.tensor([0])
+    )
+    return merged([whole, cut], places, (100, 200)).scores.tolist()
+
+
+def test_a_cut_box_stays_where_a_box_of_less_than_half_its_score_covers_it():
+    assert at_an_inner_edge(0.02) == pytest.approx([0.95, 0.02])
+    assert at_an_inner_edge(0.47) == pytest.approx([0.95, 0.47])
+    assert at_an_inner_edge(0.48) == pytest.approx([0.48])
 
 
 def by_hand(boxes, scores, labels, least):

@@ -31,7 +31,7 @@ class Imported:
     Args:
         classes: Class to the crops that are its references.
         queries: Numbers of the images that are searched and show a class.
-        empty: Numbers of the images that are searched and show none.
+        empty: Numbers of the images that are searched and show none, or crowds alone.
         sources: Numbers of the images that references are cut from, which are not searched.
         left_out: Names with too few or too small objects.
     """
@@ -49,7 +49,8 @@ def choose_references(
     """Choose each class's references: its largest objects, of images that are then not searched.
 
     The rarest class chooses first; images that already gave a reference come before others, so that
-    few images are lost. A class of which no searched image would be left is left out.
+    few images are lost. A class of which no searched image would be left is left out. Crowds are
+    neither references nor what an image is searched for.
 
     Args:
         images: All.
@@ -59,7 +60,7 @@ def choose_references(
     """
     shown: defaultdict[str, dict[int, LabelledObject]] = defaultdict(dict)
     for number, image in enumerate(images):
-        for one in sorted(image.objects, key=_area):
+        for one in sorted((o for o in image.objects if not o.crowd), key=_area):
             shown[one.name][number] = one  # the largest of each image stays
     chosen: dict[str, tuple[Crop, ...]] = {}
     sources: set[int] = set()
@@ -150,7 +151,7 @@ def _outline(
 
 
 def _coco(images: Sequence[LabelledImage], found: Imported, root: Path) -> dict[str, object]:
-    """Return the searched images with all their objects; a category without photos is no class."""
+    """Return the searched images with all objects and crowds; without photos there is no class."""
     searched = sorted((*found.queries, *found.empty))
     names = sorted({one.name for image in images for one in image.objects})
     ids = {name: number for number, name in enumerate(names, 1)}
@@ -159,7 +160,7 @@ def _coco(images: Sequence[LabelledImage], found: Imported, root: Path) -> dict[
         for one in images[number].objects:
             x1, y1, x2, y2 = one.xyxy
             row = {"id": len(rows) + 1, "image_id": number, "category_id": ids[one.name]}
-            rows.append({**row, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0})
+            rows.append({**row, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(one.crowd)})
     listed = [
         {
             "id": number,

@@ -28,11 +28,19 @@ _SLACK = 0.01  # rounding of whoever wrote YOLO labels
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """An object: class, box in pixels, and its outline where that is known."""
+    """An object, or a crowd of them.
+
+    Args:
+        name: Its class.
+        xyxy: Its box, pixels.
+        outline: Polygons, where they are known.
+        crowd: It stands for several objects that are not told apart.
+    """
 
     name: str
     xyxy: Xyxy
     outline: tuple[Polygon, ...] = ()
+    crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,14 +121,13 @@ def _coco_objects(
         if name is None:
             problems.add(where, f"no category has id {row.get('category_id')!r}")
             continue
-        if row.get("iscrowd"):
-            continue
         try:
             xyxy = coco.corners(row.get("bbox"), size)
         except ValueError as err:
             problems.add(where, str(err))
             continue
-        yield LabelledObject(name, xyxy, _polygons(row.get("segmentation")))
+        outline = _polygons(row.get("segmentation"))
+        yield LabelledObject(name, xyxy, outline, crowd=bool(row.get("iscrowd")))
 
 
 def _polygons(value: object) -> tuple[Polygon, ...]:

@@ -82,7 +82,8 @@ def tracks_of(
     Args:
         detections: Frame to detections.
         options: As above.
-        stride: Frames between searched ones; `min_frames` counts in all frames.
+        stride: Frames between searched ones; `min_frames` counts in all frames, and asks for at
+            least two detections unless it is 1.
     """
     alive: list[_Alive] = []
     done: list[Track] = []
@@ -92,7 +93,7 @@ def tracks_of(
         alive = [one for one in alive if frame - one.last <= reach]
         own = [d for d in detections[frame] if d.score >= options.low]
         _associate(sorted(own, key=lambda d: -d.score), alive, frame, options)
-    least = -(-options.min_frames // stride)
+    least = max(min(options.min_frames, 2), -(-options.min_frames // stride))
     every = done + [one.track for one in alive]
     counted = [
         track

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Window = tuple[int, int, int, int]  # left, top, right, bottom, pixels
 _EDGE = 3.0  # a box that ends this near to an inner edge is probably cut there
 _COVERED = 0.7  # share of a cut box that another one must cover to replace it
+_TRUSTED = 0.5  # share of a cut box's score that the other one must have
 
 
 def windows(height: int, width: int, tile: int, overlap: float) -> list[Window]:
@@ -54,7 +55,8 @@ def merged(
     """Return one frame's prediction of those of its windows.
 
     A box that ends at an edge inside the frame is part of an object: it goes where another window
-    has a box of its class that covers it. The rest is suppressed within each class.
+    has a box of its class that covers it, with at least half its score. The rest is suppressed
+    within each class.
 
     Args:
         predictions: In each window's own pixels.
@@ -73,17 +75,20 @@ def merged(
         labels.append(found.labels)
         cut.append((((own - edges).abs() < _EDGE) & inner).any(1))
     box, score, label, is_cut = (torch.cat(part) for part in (boxes, scores, labels, cut))
-    kept = ~(is_cut & _covered(box, label, is_cut))
+    kept = ~(is_cut & _covered(box, score, label, is_cut))
     box, score, label = box[kept], score[kept], label[kept]
     best = batched_nms(box, score, label, iou)[:max_det]
     return BoxPrediction(box[best], score[best], label[best])
 
 
-def _covered(boxes: torch.Tensor, labels: torch.Tensor, is_cut: torch.Tensor) -> torch.Tensor:
-    """Return which boxes lie mostly within a whole box of their class, `[M]`."""
+def _covered(
+    boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, is_cut: torch.Tensor
+) -> torch.Tensor:
+    """Return which boxes lie mostly within a whole and trusted box of their class, `[M]`."""
     top_left = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (bottom_right - top_left).clamp_min(0).prod(-1)  # [M, M]
     area = (boxes[:, 2:] - boxes[:, :2]).clamp_min(0).prod(-1)
     inside = shared >= _COVERED * area[:, None].clamp_min(1e-6)
-    return (inside & (labels[:, None] == labels[None]) & ~is_cut[None]).any(1)
+    trusted = scores[None] >= _TRUSTED * scores[:, None]
+    return (inside & trusted & (labels[:, None] == labels[None]) & ~is_cut[None]).any(1)

@@ -65,8 +65,6 @@ def import_labels(
     root = write_set(labelled, found, out)
     names = [*found.classes]
     held_out = [name for place, name in enumerate(names) if place % of == which]
-    split = {"base": [name for name in names if name not in held_out], "novel": held_out}
-    (out / "split.json").write_text(json.dumps(split) + "\n", encoding="utf-8")
     said = {
         "written": str(out),
         "classes": names,
@@ -84,7 +82,7 @@ def import_labels(
         f"{out}: {len(names)} classes, {len(found.left_out)} left out\n"
         f"frames: of {len(labelled)} images {len(found.queries)} with and {len(found.empty)} "
         f"without an object of them are used, {len(found.sources)} gave references and are not "
-        f"searched\nnovel: {', '.join(held_out) or 'none'}\n"
+        f"searched\nnovel: {json.dumps(held_out, ensure_ascii=False)}\n"
         f"data: {{name: reference-frames, root: {out}, images: {os.path.relpath(root, out)}, "
         f"val_fold: [{which}, {of}]}}"
     )
