@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlkit_core.errors import BuildError
+from mlkit_core.errors import BuildError, InputError
 from mlkit_core.model import Model
 from mlkit_core.types import Batch, Features, FeatureSpec, RoleSpec, SampleMeta
 from mlkit_refdet.encoders.asked import AskedClasses
@@ -17,6 +17,7 @@ from mlkit_refdet.encoders.projection import Projection
 from mlkit_refdet.features import EmbedSpec, QueryFeatures, SupportFeatures
 from mlkit_refdet.fusion.cheaf import CheafFusion
 from mlkit_refdet.head.dual import DualHead
+from mlkit_refdet.references.reference_set import reference_set
 from mlkit_refdet.targets import ReferenceTarget
 
 STRIDES = {"p3": 8, "p4": 16}
@@ -219,6 +220,23 @@ def test_keys_of_the_cache_stand_for_pixels(model):
     with torch.no_grad():
         list(model.head.stream(model, [keyed("a"), keyed("a"), keyed("b")]))
     assert encoder.calls == 2
+
+
+def test_a_files_features_serve_their_own_encoder_and_no_other(model):
+    frame = batch_of(images=1)
+    (expected,) = predicted(model, frame)
+    with torch.no_grad():
+        given = model.encode("support", frame)
+    saved = reference_set(given, ["a", "b", "c"], model.encoders["support"])
+    features = {"support": saved.carried("mine.refset")}
+    bare = replace(frame, inputs={**frame.inputs}, masks={}, valid={}, features=features)
+    del bare.inputs["support"]
+    with torch.no_grad():
+        ((_, (found,)),) = model.head.stream(model, [bare])
+        torch.testing.assert_close(found.scores, expected.scores)
+        next(model.encoders["support"].parameters()).add_(0.1)
+        with pytest.raises(InputError, match=r"mine\.refset: was made by another encoder"):
+            list(model.head.stream(model, [bare]))
 
 
 def test_a_plain_encoder_serves_by_its_tokens_or_its_maps():

@@ -178,6 +178,27 @@ def test_predicting_by_the_common_verb_takes_photos_and_sets(run, tmp_path):
     assert first["annotations"] == second["annotations"]
 
 
+def test_predicting_by_a_set_of_other_weights_is_refused(run, tmp_path, capsys):
+    photos = run.folder.parents[1] / "data" / "references"
+    finder = load_finder(run.folder)
+    with torch.no_grad():
+        next(finder.model.encoders["support"].parameters()).add_(0.1)
+    enroll(finder, photos).save(tmp_path / "old.refset")
+    roles = ["--input", f"query={_image(run)}", "--input", f"support={tmp_path / 'old.refset'}"]
+    assert main(["predict", str(run.folder), *roles, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "old.refset: was made by another encoder, or by other weights" in said
+    assert "`mlkit refdet enroll`" in said
+
+
+def test_a_set_is_written_under_the_name_that_find_knows(run, tmp_path, capsys):
+    photos = str(run.folder.parents[1] / "data" / "references")
+    out = tmp_path / "x.safetensors"
+    assert main(["refdet", "enroll", str(run.folder), photos, "-o", str(out)]) == 2
+    assert "--out: expected a file ending in .refset, got" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_shuffled_labels_change_no_prediction(run):
     finder = load_finder(run.folder)
     units = finder.data.units("val", 0)
@@ -257,6 +278,7 @@ def test_the_verb_finds_photos_in_a_video_and_says_where(run, tmp_path, capsys):
         (["--refs", "{empty}"], "holds no photos"),
         (["--refs", "{none}"], "no such folder of reference photos"),
         (["--refset", "{none}.refset"], "no such reference set"),
+        (["--refset", "{image}"], "expected a folder of photos or a .refset file"),
         ([], "expected one of them, neither is given"),
         (["--refs", "{refs}", "--refset", "x.refset"], "expected one of them, both are given"),
         (["--refs", "{refs}", "--run", "{empty}"], "empty"),
@@ -267,7 +289,7 @@ def test_the_verb_finds_photos_in_a_video_and_says_where(run, tmp_path, capsys):
 def test_what_cannot_work_is_one_message(run, tmp_path, capsys, given, message):
     (tmp_path / "empty").mkdir()
     names = {"empty": tmp_path / "empty", "none": tmp_path / "none"}
-    names["refs"] = run.folder.parents[1] / "data" / "references"
+    names |= {"refs": run.folder.parents[1] / "data" / "references", "image": _image(run)}
     command = ["refdet", "find", str(_image(run)), "--run", str(run.folder), "-o", str(tmp_path)]
     assert main([*command, *(part.format(**names) for part in given)]) == 2
     said = capsys.readouterr()

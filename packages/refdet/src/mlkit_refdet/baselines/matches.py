@@ -81,6 +81,20 @@ class MatchRoles:
         asked = [role for role, spec in inputs.items() if issubclass(spec.type, AskedFeatures)]
         return cls(query, support, asked[0] if asked else None)
 
+    def photos(self, scope: Mapping[Role, Features], levels: Sequence[str]) -> Features:
+        """Return the features of the reference photos.
+
+        Raises:
+            BuildError: They lack one of the maps that are compared.
+        """
+        given = scope[self.support]
+        missing = [level for level in levels if level not in given.maps]
+        if missing:
+            hint = "a .refset file holds no maps: give the photos themselves"
+            what = f"role {self.support!r} came without maps, got no {', '.join(missing)}"
+            raise BuildError(what, hint=hint)
+        return given
+
 
 def asked_classes(scope: Mapping[Role, Features], roles: MatchRoles, images: int) -> Tensor:
     """Return `[B, W]` long: which rows of the support each image is searched for, -1 for none."""

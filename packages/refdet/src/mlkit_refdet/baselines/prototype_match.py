@@ -56,6 +56,7 @@ class PrototypeMatch(nn.Module):
     """
 
     output_type = MatchedBoxes
+    compares_maps = True  # of the photos: a reference set without maps does not serve
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class PrototypeMatch(nn.Module):
     @torch.no_grad()
     def forward(self, scope: Mapping[Role, Features]) -> MatchedBoxes:
         """Return the best places of each image and asked class."""
-        query, support = scope[self.roles.query], scope[self.roles.support]
+        query, support = scope[self.roles.query], self.roles.photos(scope, self.levels)
         images = len(query.maps[self.levels[0]])
         asked = asked_classes(scope, self.roles, images)  # [B, W]
         alike = self.resemblance(query, support)  # [B, N, h, w]

@@ -53,6 +53,7 @@ class TemplateMatch(nn.Module):
     """
 
     output_type = MatchedBoxes
+    compares_maps = True  # of the photos: a reference set without maps does not serve
 
     def __init__(
         self,
@@ -81,7 +82,8 @@ class TemplateMatch(nn.Module):
         images = scope[self.roles.query].maps[LEVEL].float()  # [B, 3, H, W]
         asked = asked_classes(scope, self.roles, len(images))  # [B, W]
         wanted = [int(label) for label in asked.unique() if label >= 0]
-        cut = {label: self._templates(scope[self.roles.support], label) for label in wanted}
+        photos = self.roles.photos(scope, (LEVEL,))
+        cut = {label: self._templates(photos, label) for label in wanted}
         boxes = images.new_zeros(*asked.shape, self.max_boxes, 4)
         scores = images.new_zeros(*asked.shape, self.max_boxes)
         for row, column in (asked >= 0).nonzero().tolist():

@@ -35,6 +35,9 @@ def reference_folders(path: Path) -> dict[str, tuple[Photo, ...]]:
     Raises:
         DataError: There are no photos, or some cannot be read; every problem at once.
     """
+    if path.is_file():
+        hint = "`mlkit refdet enroll` makes a .refset file of photos"
+        raise DataError(f"{path}: expected a folder of photos or a .refset file", hint=hint)
     if not path.is_dir():
         raise DataError(f"{path}: no such folder of reference photos")
     problems = Problems()
@@ -112,7 +115,8 @@ def _known(support: Path, loader: EpisodeLoader) -> tuple[list[str], Batch]:
         from mlkit_refdet.references.reference_set import load_reference_set
 
         saved = load_reference_set(support)
-        return list(saved.names), Batch(inputs={}, meta=(), features={"support": saved.features})
+        features = {"support": saved.carried(str(support))}
+        return list(saved.names), Batch(inputs={}, meta=(), features=features)
     folders = reference_folders(support)
     return list(folders), photo_batch(folders, loader)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mlkit_refdet.references.reference_set import SavedFeatures
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,12 +60,18 @@ class KnownPhotos:
             if source != first and model.roles[source].lead
         ]
         self._last: dict[Role, tuple[Seen, Features]] = {}
+        self._fitting: set[tuple[Role, str]] = set()
 
     def filled(self, batch: Batch) -> Batch:
-        """Return the batch with its photos' features, encoded anew only where they changed."""
+        """Return the batch with its photos' features, encoded anew only where they changed.
+
+        Raises:
+            InputError: Features of a file were made by another encoder.
+        """
         found = dict(batch.features)
         for role in self._roles:
             if role in found:
+                self._check(role, found[role])
                 continue
             seen, last = Seen.of(batch, self._model.reads[role]), self._last.get(role)
             if last is None or not seen.equals(last[0]):
@@ -71,3 +79,9 @@ class KnownPhotos:
                 self._last[role] = last
             found[role] = last[1]
         return replace(batch, features=found)
+
+    def _check(self, role: Role, given: Features) -> None:
+        """Refuse a file of another encoder, whose weights are hashed once, not for each frame."""
+        if isinstance(given, SavedFeatures) and (role, given.encoder) not in self._fitting:
+            given.check(self._model.encoders[role])
+            self._fitting.add((role, given.encoder))

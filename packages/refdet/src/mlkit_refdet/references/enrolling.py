@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from mlkit_core.model import Model
 
+_LEAD = ("class", "shot")
+
 
 @dataclass(frozen=True)
 class Finder:
@@ -54,10 +56,11 @@ def load_finder(run: Path, checkpoint: str = "best") -> Finder:
     stage, engine, path = load_run(run).ready(checkpoint)
     if not isinstance(stage.data, ReferenceFrames):
         raise BuildError(f"{run}: its data is no reference-frames, nothing can be enrolled")
-    roles = [r for r, s in stage.model.specs.items() if issubclass(s.type, SupportFeatures)]
-    roles = [role for role in roles if role in stage.model.encoders]
+    specs = stage.model.specs
+    roles = [role for role in stage.model.encoders if specs[role].lead == _LEAD]
     if len(roles) != 1:
-        raise BuildError(f"{run}: needs one encoder of reference photos, has {', '.join(roles)}")
+        got = ", ".join(roles) or "none"
+        raise BuildError(f"{run}: needs one encoder of reference photos, has {got}")
     provenance = {
         "checkpoint": path.resolve().name,
         "stage": stage.config.name,
@@ -69,7 +72,8 @@ def load_finder(run: Path, checkpoint: str = "best") -> Finder:
 def enroll(finder: Finder, photos: Path) -> ReferenceSet:
     """Return the reference set of a folder of photos, or of a folder of such folders.
 
-    All photos of an object are used, each in every view that the run's data names.
+    All photos of an object are used, each in every view that the run's data names. Maps and masks
+    are kept only for a model that compares maps.
 
     Raises:
         DataError: There are no photos, or one cannot be read.
@@ -78,6 +82,24 @@ def enroll(finder: Finder, photos: Path) -> ReferenceSet:
     batch = to_device(photo_batch(folders, finder.data.loader), finder.device)
     with evaluating(finder.model):
         features = to_float32(finder.model.encode(finder.role, batch))
-    if not isinstance(features, SupportFeatures):
-        raise BuildError(f"encoders.{finder.role}: gives no features of photos")
-    return reference_set(features, list(folders), finder.model.encoders[finder.role])
+    encoder, whole = finder.model.encoders[finder.role], _compares_maps(finder)
+    return reference_set(features, list(folders), encoder, whole=whole)
+
+
+def check_saved(finder: Finder, where: str) -> None:
+    """Refuse a file in the place of photos, for a model that compares the photos' maps.
+
+    Raises:
+        BuildError: It does, and the file would lack them.
+    """
+    if _compares_maps(finder):
+        hint = "give `mlkit refdet find` the photos themselves: `--refs`"
+        what = "the model compares the photos' maps, which no .refset file holds"
+        raise BuildError(f"{where}: {what}", hint=hint)
+
+
+def _compares_maps(finder: Finder) -> bool:
+    """Return whether the head says so, or the encoder gives nothing else."""
+    spec = finder.model.specs[finder.role]
+    other = issubclass(spec.type, SupportFeatures) or spec.vector_dim or spec.token_dim
+    return not other or getattr(finder.model.head, "compares_maps", False)

@@ -19,7 +19,26 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from mlkit_core.types import Features
+
 _FORMAT = "mlkit-refset/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedFeatures(SupportFeatures):
+    """Features of a file on their way to a model, which they may not fit.
+
+    Args:
+        encoder: Fingerprint of the encoder that made them.
+        file: Where they are from, for errors.
+    """
+
+    encoder: str = ""
+    file: str = ""
+
+    def check(self, encoder: nn.Module) -> None:
+        """Raise InputError unless `encoder` is, weight by weight, the one that made them."""
+        _check_encoder(encoder, self.encoder, self.file)
 
 
 @dataclass(frozen=True)
@@ -27,12 +46,12 @@ class ReferenceSet:
     """Features of the photos of N objects.
 
     Args:
-        features: As the support encoder gives them, `valid [N, K]` among them; without maps.
+        features: As the support encoder gives them, `valid [N, K]` among them.
         names: Of the objects, in the order of the features.
         encoder: Fingerprint of the encoder that made them; see `fingerprint`.
     """
 
-    features: SupportFeatures
+    features: Features
     names: tuple[str, ...]
     encoder: str
 
@@ -56,17 +75,18 @@ class ReferenceSet:
         A set of an encoder that has trained on since is stale: its numbers mean nothing to the new
         one.
         """
-        if fingerprint(encoder) != self.encoder:
-            hint = "enrol the photos again with this run: `mlkit refdet enroll`"
-            raise InputError(
-                f"{where}: was made by another encoder, or by other weights", hint=hint
-            )
+        _check_encoder(encoder, self.encoder, where)
+
+    def carried(self, file: str) -> SavedFeatures:
+        """Return the features for a batch; `file`, where the set is from, is for errors."""
+        return SavedFeatures(**vars(self.features), encoder=self.encoder, file=file)
 
     def save(self, path: Path) -> None:
-        """Write the set as safetensors; the file appears when it is whole."""
+        """Write the set without maps and masks; the file appears when it is whole."""
         from safetensors.torch import save_file
 
-        flat = {name: t.detach().cpu().contiguous() for name, t in flatten(self.features).items()}
+        kept = flatten(replace(self.features, maps={}, mask=None))
+        flat = {name: t.detach().cpu().contiguous() for name, t in kept.items()}
         about = {"format": _FORMAT, "names": json.dumps(self.names), "encoder": self.encoder}
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
@@ -109,8 +129,21 @@ def fingerprint(encoder: nn.Module) -> str:
 
 
 def reference_set(
-    features: SupportFeatures, names: Sequence[str], encoder: nn.Module
+    features: Features, names: Sequence[str], encoder: nn.Module, *, whole: bool = False
 ) -> ReferenceSet:
-    """Return a set of features that an encoder just gave; maps and masks are left out."""
-    kept = replace(features, maps={}, mask=None)
+    """Return a set of features that an encoder just gave.
+
+    Args:
+        features: Of the objects' photos.
+        names: Of the objects.
+        encoder: What gave the features.
+        whole: Keep maps and masks.
+    """
+    kept = features if whole else replace(features, maps={}, mask=None)
     return ReferenceSet(kept, tuple(names), fingerprint(encoder))
+
+
+def _check_encoder(encoder: nn.Module, made_by: str, where: str) -> None:
+    if fingerprint(encoder) != made_by:
+        hint = "enrol the photos again with this run: `mlkit refdet enroll`"
+        raise InputError(f"{where}: was made by another encoder, or by other weights", hint=hint)

@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mlkit_core.errors import InputError
 from mlkit_refdet.episodes.images import read_rgb
 from mlkit_refdet.episodes.opening import REFSET, reference_folders
-from mlkit_refdet.references.enrolling import enroll
+from mlkit_refdet.references.enrolling import check_saved, enroll
 from mlkit_refdet.references.reference_set import fingerprint, load_reference_set
 from mlkit_refdet.search.finding import find
 from mlkit_refdet.search.searching import Searcher
@@ -67,15 +66,14 @@ def wanted(finder: Finder, path: Path) -> Wanted:
         path: A folder of photos, a folder of such folders, or a file of `mlkit refdet enroll`.
 
     Raises:
-        InputError: It is neither, or the file was made by another encoder.
+        InputError: It is neither, or the file was made by another encoder, or the model needs more
+            than a file holds.
     """
     if path.suffix == REFSET:
+        check_saved(finder, str(path))
         known = load_reference_set(path)
         known.check(finder.model.encoders[finder.role], str(path))
         return Wanted(known, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
-    if path.is_file():
-        hint = "a folder of photos, or a .refset file that `mlkit refdet enroll` made"
-        raise InputError(f"{path}: is no reference set", hint=hint)
     folders = reference_folders(path)
     files = [file for photos in folders.values() for photo in photos for file in _files(photo)]
     shown = {

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mlkit_core.errors import InputError
+
 
 def enroll(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a trained run.")],
@@ -31,10 +33,15 @@ def enroll(
     boxes.json; else it is guessed. The file fits this run's encoder only, and says so when it
     meets another.
     """
+    from mlkit_refdet.episodes.opening import REFSET
+    from mlkit_refdet.references.enrolling import check_saved, load_finder
     from mlkit_refdet.references.enrolling import enroll as enrol_photos
-    from mlkit_refdet.references.enrolling import load_finder
 
-    found = enrol_photos(load_finder(run, checkpoint), photos)
+    if out.suffix != REFSET:
+        raise InputError(f"--out: expected a file ending in {REFSET}, got {out.name!r}")
+    finder = load_finder(run, checkpoint)
+    check_saved(finder, str(run))
+    found = enrol_photos(finder, photos)
     found.save(out)
     shots = (
         [int(v) for v in found.features.valid.sum(1)] if found.features.valid is not None else []
