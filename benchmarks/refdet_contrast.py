@@ -14,7 +14,7 @@ alone. Printed are mAP50, false alarms of a frame and an absent product at the t
 70 % and 80 % of the arm's own hits (empty frames, frames of other products), recall at 0.1 of the
 latter, AUROC, and processor seconds of training; a split's first run also computes the trunks'
 maps, which are kept. Finished runs are read, not repeated; two processes fill two cores. With
-`OMP_NUM_THREADS=1 THP_MEM_ALLOC_ENABLE=1` a step takes about an eighth less (huge pages).
+`OMP_NUM_THREADS=1 THP_MEM_ALLOC_ENABLE=1` a step takes about a tenth less (huge pages).
 """
 
 from __future__ import annotations
